@@ -1,0 +1,40 @@
+# Two commands for a fresh machine: `make demo` and `make test`. Both set up .venv and may be repeated.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+WORKERS ?= $(shell nproc)
+TESTS ?= tests
+
+.PHONY: demo test check setup documents clean
+
+demo: setup
+	$(BIN)/corpus build examples/documents --out runs/demo --workers $(WORKERS)
+	$(BIN)/corpus inspect runs/demo
+	@echo
+	@echo "Open runs/demo/report.html in a browser."
+
+test: check
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(TESTS)
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+setup: $(VENV)/installed
+
+# pip is brought in by the system's pip, because Debian's Python has venv without ensurepip.
+$(VENV)/installed: pyproject.toml constraints.txt corpus/__init__.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "longdoc needs Python 3.11 or newer; name one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv --without-pip $(VENV)
+	$(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+# Rewrites examples/documents; the committed files are what this writes.
+documents: setup
+	$(BIN)/python examples/make_documents.py
+
+clean:
+	rm -rf $(VENV) runs

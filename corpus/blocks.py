@@ -1,0 +1,154 @@
+"""Words, lines and regions of a page to its text blocks, in reading order.
+
+Reading order is the order of the text layer, which producers write column by column; the layout model only says
+which lines belong together and what they are. A block keeps its line breaks and hyphens, so that a transcription
+is what the page shows; whoever wants flowing text calls `flatten`.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+import unicodedata
+from collections.abc import Sequence
+from typing import Protocol
+
+from corpus.layout import Line, PageLayout, center, contains, rounded, union
+from corpus.records import Block, Box
+
+KINDS = {
+    "title": "title",
+    "section-header": "heading",
+    "text": "text",
+    "list-item": "list-item",
+    "table": "table",
+    "caption": "caption",
+    "page-header": "header",
+    "page-footer": "footer",
+    "picture": "picture",
+    "formula": "formula",
+    "footnote": "footnote",
+}
+PARAGRAPH_GAP = 0.8  # of the line height; a larger vertical gap begins a new block
+HEADING_SCALE = 1.15  # of the body size; larger type is a heading, where there is no layout model
+HEADING_MAX_WORDS = 14
+
+
+class ReadLine(Protocol):
+    """A line of OCR in points."""
+
+    @property
+    def box(self) -> Box: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def confidence(self) -> float: ...
+
+
+def clean(text: str) -> str:
+    """Text without control characters, in NFC, white space collapsed: safe to show and to compare."""
+    text = unicodedata.normalize("NFC", text)
+    text = "".join(" " if c.isspace() else c for c in text if c.isspace() or unicodedata.category(c)[0] != "C")
+    return " ".join(text.split())
+
+
+def flatten(text: str) -> str:
+    """A block's text as one line; a word that a hyphen breaks at a line's end is joined."""
+    return clean(re.sub(r"(?<=[a-z])[-\u00ad]\n(?=[a-z])", "", text))
+
+
+def layer_blocks(layout: PageLayout) -> tuple[Block, ...]:
+    """Blocks of a page that has a text layer: by the layout model's regions, else by gaps and fonts.
+
+    Every line ends in exactly one block.
+    """
+    owner = [_owner(line, layout) for line in layout.lines]
+    groups: list[tuple[int, Block]] = []  # index of the first line, block
+    for r, region in enumerate(layout.regions):
+        members = [i for i, o in enumerate(owner) if o == r]
+        lines = [layout.lines[i] for i in members]
+        kind = KINDS.get(region.label, "text")
+        if lines or kind in ("picture", "table"):
+            text = _join(lines, "\t" if kind == "table" else " ")
+            groups.append((members[0] if members else len(owner), Block(kind=kind, box=rounded(region.box), text=text)))
+    loose = [i for i, o in enumerate(owner) if o is None]
+    body = _body_size(layout.lines)
+    for members in _paragraphs(loose, layout.lines):
+        lines = [layout.lines[i] for i in members]
+        kind = "heading" if not layout.regions and _is_heading(lines, body) else "text"
+        block = Block(kind=kind, box=rounded(union([line.box for line in lines])), text=_join(lines, " "))
+        groups.append((members[0], block))
+    return tuple(block for _, block in sorted(groups, key=lambda g: g[0]))
+
+
+def ocr_blocks(lines: Sequence[ReadLine]) -> tuple[Block, ...]:
+    """Blocks of a page read by OCR; `lines` in points. A block's confidence is its lowest line's."""
+    plain = [Line(line.box, clean(line.text), line.box[3] - line.box[1], False) for line in lines]
+    blocks = []
+    for members in _paragraphs(list(range(len(plain))), plain):
+        box = rounded(union([plain[i].box for i in members]))
+        confidence = round(min(lines[i].confidence for i in members), 4)
+        text = _join([plain[i] for i in members], " ")
+        blocks.append(Block(kind="text", box=box, text=text, confidence=confidence))
+    return tuple(blocks)
+
+
+def _owner(line: Line, layout: PageLayout) -> int | None:
+    """The smallest region that holds the middle of the line."""
+    middle = center(line.box)
+    holding = [(_area(r.box), i) for i, r in enumerate(layout.regions) if contains(r.box, middle)]
+    return min(holding)[1] if holding else None
+
+
+def _area(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _join(lines: Sequence[Line], gap: str) -> str:
+    """Lines joined by newlines; pieces that stand on one visual line are joined by `gap` instead."""
+    text = ""
+    for i, line in enumerate(lines):
+        if i:
+            text += gap if _same_row(lines[i - 1].box, line.box) else "\n"
+        text += clean(line.text)
+    return text
+
+
+def _same_row(a: Box, b: Box) -> bool:
+    overlap = min(a[3], b[3]) - max(a[1], b[1])
+    return overlap > 0.5 * min(a[3] - a[1], b[3] - b[1]) and b[0] >= a[0]
+
+
+def _paragraphs(members: Sequence[int], lines: Sequence[Line]) -> list[list[int]]:
+    """Runs of lines that follow one another on the page with no more than a small gap."""
+    runs: list[list[int]] = []
+    for i in members:
+        if runs and _follows(lines[runs[-1][-1]], lines[i]):
+            runs[-1].append(i)
+        else:
+            runs.append([i])
+    return runs
+
+
+def _follows(a: Line, b: Line) -> bool:
+    if _same_row(a.box, b.box):
+        return True
+    height = max(1.0, min(a.box[3] - a.box[1], b.box[3] - b.box[1]))
+    gap = b.box[1] - a.box[3]
+    beside = min(a.box[2], b.box[2]) - max(a.box[0], b.box[0])
+    same_type = abs(a.size - b.size) <= 0.25 * max(a.size, b.size) and a.bold == b.bold
+    return same_type and beside > 0 and -0.5 * height <= gap <= PARAGRAPH_GAP * height
+
+
+def _body_size(lines: Sequence[Line]) -> float:
+    """The size most characters are set in, by the median over characters."""
+    sizes = [line.size for line in lines for _ in range(len(line.text))]
+    return statistics.median(sizes) if sizes else 0.0
+
+
+def _is_heading(lines: Sequence[Line], body: float) -> bool:
+    text = _join(lines, " ")
+    if len(lines) > 2 or len(text.split()) > HEADING_MAX_WORDS or text.endswith((".", ",", ";")):
+        return False
+    larger = all(line.size >= HEADING_SCALE * body for line in lines)
+    return any(c.isalpha() for c in text) and (larger or all(line.bold for line in lines))

@@ -1,0 +1,187 @@
+"""The `corpus` command. Heavy imports stand inside the commands, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from corpus import __version__
+from corpus.errors import ConfigError, EngineError
+from corpus.records import STAGES
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+USER_ERROR = 2
+OUTSIDE_ERROR = 1
+INTERRUPTED = 130
+
+
+class _Corpus(click.Group):
+    """Turns the project's own errors into one line and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ConfigError as e:
+            click.echo(f"corpus: {e}", err=True)
+            ctx.exit(USER_ERROR)
+        except EngineError as e:
+            click.echo(f"corpus: {e}", err=True)
+            ctx.exit(OUTSIDE_ERROR)
+        except KeyboardInterrupt:
+            click.echo("corpus: stopped; the same command goes on from here", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+@click.group(cls=_Corpus, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="corpus")
+def main() -> None:
+    """Turn a folder of PDFs into a corpus for long-context vision-language training."""
+
+
+@main.command(short_help="Build a corpus from PDFs.")
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Run directory to write or to continue.")
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file; see `corpus config`.")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override one setting; repeatable.")
+@click.option("--workers", type=click.IntRange(min=1), help="Worker processes  [default: CPU cores]")
+@click.option("--limit", type=click.IntRange(min=1), help="Take the first N inputs only.")
+@click.option("--until", type=click.Choice(STAGES), default=STAGES[-1], help="Stop after this stage.")
+@click.option("--password", help="For encrypted PDFs; never stored.")
+@click.option("--quiet", is_flag=True, help="Say nothing but errors.")
+def build(
+    inputs: tuple[str, ...],
+    out: Path,
+    config_file: Path | None,
+    assignments: tuple[str, ...],
+    workers: int | None,
+    limit: int | None,
+    until: str,
+    password: str | None,
+    quiet: bool,
+) -> None:
+    """Build a corpus: ingest, parse, synthesise, shard, plan, report.
+
+    INPUT is a PDF file, a folder (searched for .pdf files), a glob, or a manifest (.jsonl or .parquet with a
+    column `uri` and optionally license, title, language, source).
+
+    Running the same command again goes on where it stopped, and redoes only what changed. Every input ends in
+    ledger.parquet as kept or rejected with a reason; rejected documents do not fail the build.
+    """
+    from corpus.config import load_config
+    from corpus.pipeline import build as run_build
+    from corpus.rundir import available_cores
+
+    config = load_config(config_file, assignments)
+    result = run_build(
+        inputs,
+        out,
+        config,
+        workers=workers or available_cores(),
+        limit=limit,
+        until=until,
+        password=password,
+        quiet=quiet,
+    )
+    if not quiet:
+        from corpus.inspection import print_build
+
+        print_build(result)
+
+
+@main.command(short_help="Pack a table of sample lengths into a plan.")
+@click.argument("samples", type=click.Path(path_type=Path), metavar="SAMPLES.parquet")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the plan.")
+@click.option("--capacity", type=click.IntRange(min=1), default=131_072, show_default=True, help="Tokens of a row.")
+@click.option("--rows-per-step", type=click.IntRange(min=1), help="Rows of a step  [default: 4,194,304 tokens' worth]")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def pack(samples: Path, out: Path, capacity: int, rows_per_step: int | None, seed: int, as_json: bool) -> None:
+    """Pack samples into rows and rows into balanced steps.
+
+    SAMPLES is a Parquet or JSONL table with the columns sample_id and num_tokens, and optionally num_patches,
+    num_supervised, task and split. It may come from anywhere; no other part of the pipeline is needed.
+    """
+    from corpus.config import PackingSettings
+    from packing.report import format_report
+    from packing.table import pack_table
+
+    settings = PackingSettings(capacity=capacity, rows_per_step=rows_per_step)
+    report = pack_table(samples, out, settings, seed)
+    if as_json:
+        click.echo(json.dumps(report.as_dict(), indent=2))
+    else:
+        click.echo(format_report(report))
+        click.echo(f"written to {out / f'plan-{report.fingerprint}.parquet'}")
+
+
+@main.command(short_help="Summarise a run, a shard or a plan.")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--sample", help="Show one sample whole, by its id or the start of it.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+def inspect(path: Path, sample: str | None, as_json: bool) -> None:
+    """Summarise PATH: a run directory, a shard (.tar) or a plan (.parquet)."""
+    from corpus import inspection
+
+    found = inspection.describe_sample(path, sample) if sample else inspection.describe(path)
+    if as_json:
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    elif sample:
+        inspection.print_sample(found)
+    else:
+        inspection.print_description(found)
+
+
+@main.command(short_help="Verify every promise of a run.")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+def lint(run: Path, as_json: bool) -> None:
+    """Verify checksums, index offsets, counts, and the plan against the shards of RUN.
+
+    Stops at the first broken promise with exit code 1.
+    """
+    from corpus.inspection import BrokenPromise
+    from corpus.linting import lint_run
+
+    try:
+        checks = lint_run(run)
+    except BrokenPromise as e:
+        click.echo(json.dumps({"ok": False, "broken": str(e)}) if as_json else f"broken: {e}", err=not as_json)
+        sys.exit(1)
+    if as_json:
+        click.echo(json.dumps({"ok": True, "checked": checks}))
+    else:
+        for name, count in checks.items():
+            click.echo(f"ok  {name}: {count}")
+
+
+@main.command(short_help="Say which engines are usable here.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+def doctor(as_json: bool) -> None:
+    """Say which engines and extras are usable here, and what to install for the others."""
+    from corpus.doctor import check, print_checks
+
+    checks = check()
+    if as_json:
+        click.echo(json.dumps(checks, indent=2))
+    else:
+        print_checks(checks)
+
+
+@main.command(short_help="Print the resolved configuration.")
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file.")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override one setting; repeatable.")
+def config(config_file: Path | None, assignments: tuple[str, ...]) -> None:
+    """Print the configuration as YAML: every key, its value and what it means."""
+    from corpus.config import load_config, to_commented_yaml
+
+    click.echo(to_commented_yaml(load_config(config_file, assignments)), nl=False)
+
+
+if __name__ == "__main__":
+    main()

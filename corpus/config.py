@@ -1,0 +1,267 @@
+"""One validated, frozen configuration for a build: defaults, then a YAML file, then `--set key=value`.
+
+Unknown keys are refused, because a misspelt key that is ignored costs a week of GPU time. Every stage is redone
+only when one of *its* fields changes, so each section below belongs to one stage.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from corpus.errors import ConfigError
+from corpus.records import TASKS
+
+
+class Settings(BaseModel):
+    """Base of every section: frozen, and no key that is not declared."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class IngestSettings(Settings):
+    """Which documents are taken."""
+
+    min_pages: int = Field(1, ge=1, description="shorter documents are rejected")
+    max_pages: int | None = Field(None, ge=1, description="longer documents are rejected; null = no limit")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> IngestSettings:
+        if self.max_pages is not None and self.max_pages < self.min_pages:
+            raise ValueError(f"max_pages {self.max_pages} is below min_pages {self.min_pages}")
+        return self
+
+
+class ParseSettings(Settings):
+    """How a page's text, layout and sections are found."""
+
+    layout: Literal["model", "fonts"] = Field(
+        "model", description="model = PyMuPDF's layout model (0.2 s a page); fonts = font heuristics (0.01 s)"
+    )
+
+
+class OcrSettings(Settings):
+    """How a page without a usable text layer is read."""
+
+    engine: Literal["rapidocr", "none"] = Field("rapidocr", description="none = such pages stay without text")
+    dpi: int = Field(144, ge=72, le=600, description="resolution of the image that is read")
+    min_confidence: float = Field(0.5, ge=0, le=1, description="lines below it are dropped")
+
+
+class RenderSettings(Settings):
+    """How page images are made. `dpi: 144` is the recipe's."""
+
+    dpi: int = Field(144, ge=36, le=600)
+    jpeg_quality: int = Field(90, ge=1, le=100)
+
+
+class SynthSettings(Settings):
+    """Where questions come from."""
+
+    backend: Literal["layout", "file"] = Field(
+        "layout", description="layout = from document structure, no model; file = your own questions"
+    )
+    files: tuple[str, ...] = Field((), description="question files (JSONL or Parquet), for backend: file")
+    tasks: tuple[str, ...] = Field(TASKS, description="tasks to write questions for")
+    questions_per_segment: int = Field(1, ge=1, le=100, description="of each task, at most")
+    min_segment_pages: int = Field(8, ge=1)
+    max_segment_pages: int = Field(15, ge=1)
+    ocr_full_max_bytes: int = Field(16_384, ge=256, description="longest transcription of ocr-full, UTF-8 bytes")
+    ocr_min_confidence: float = Field(
+        0.9,
+        ge=0,
+        le=1,
+        description="a page read by OCR may be a transcription target only when every line reaches it",
+    )
+
+    @field_validator("tasks")
+    @classmethod
+    def _known(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
+        for task in tasks:
+            if task not in TASKS:
+                raise ValueError(f"unknown task {task!r}; known: {', '.join(TASKS)}")
+        return tasks
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SynthSettings:
+        if self.max_segment_pages < self.min_segment_pages:
+            raise ValueError(
+                f"max_segment_pages {self.max_segment_pages} is below min_segment_pages {self.min_segment_pages}"
+            )
+        if self.backend == "file" and not self.files:
+            raise ValueError("backend: file needs at least one question file in synth.files")
+        return self
+
+
+class MessageSettings(Settings):
+    """How a sample is put into words; `corpus.messages` applies it."""
+
+    page_labels: bool = Field(True, description='a "Page N" line before every page image')
+    question_template: str = Field("{question}", description="must contain {question}")
+
+    @field_validator("question_template")
+    @classmethod
+    def _has_question(cls, template: str) -> str:
+        if template.count("{question}") != 1:
+            raise ValueError("must contain {question} exactly once")
+        return template
+
+
+class WindowSettings(Settings):
+    """How long a training context may be, images, labels, question and answer included."""
+
+    min_tokens: int = Field(32_768, ge=1)
+    max_tokens: int = Field(131_072, ge=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> WindowSettings:
+        if self.max_tokens < self.min_tokens:
+            raise ValueError(f"max_tokens {self.max_tokens} is below min_tokens {self.min_tokens}")
+        return self
+
+
+class ShardSettings(Settings):
+    """How shards are cut."""
+
+    max_bytes: int = Field(1_000_000_000, ge=1_000_000, description="a new shard begins past this size")
+
+
+class PackingSettings(Settings):
+    """How samples become rows and rows become steps."""
+
+    capacity: int = Field(131_072, ge=1, description="tokens of a row, at most")
+    tokens_per_step: int = Field(4_194_304, ge=1, description="4 M tokens = 32 rows of 131,072")
+    rows_per_step: int | None = Field(None, ge=1, description="overrides tokens_per_step")
+    balance_window: int = Field(1_024, ge=1, description="rows among which steps are grouped by cost")
+    validation_share: float = Field(0.01, ge=0, lt=1, description="of the documents, chosen by their id")
+
+
+class WorkerSettings(Settings):
+    """Limits of a worker process. They never change what is written, only what is given up."""
+
+    timeout_s: float = Field(120, gt=0, description="for a document, plus page_timeout_s a page")
+    page_timeout_s: float = Field(20, gt=0)
+    memory_mb: int = Field(4_096, ge=256, description="a worker above it is killed and its document rejected")
+
+
+class Config(Settings):
+    """Everything a build depends on, besides its inputs."""
+
+    model: Literal["qwen2.5-vl", "qwen3-vl"] = Field("qwen2.5-vl", description="family that will be trained")
+    tokenizer: str | None = Field(
+        None, description="folder or hub name, for exact text lengths; null = an upper bound that never overflows"
+    )
+    seed: int = Field(0, ge=0)
+    ingest: IngestSettings = IngestSettings()
+    parse: ParseSettings = ParseSettings()
+    ocr: OcrSettings = OcrSettings()
+    synth: SynthSettings = SynthSettings()
+    render: RenderSettings = RenderSettings()
+    messages: MessageSettings = MessageSettings()
+    windows: WindowSettings = WindowSettings()
+    shards: ShardSettings = ShardSettings()
+    packing: PackingSettings = PackingSettings()
+    workers: WorkerSettings = WorkerSettings()
+
+    @model_validator(mode="after")
+    def _rows_hold_samples(self) -> Config:
+        if self.packing.capacity < self.windows.max_tokens:
+            raise ValueError(
+                f"packing.capacity {self.packing.capacity} is below windows.max_tokens {self.windows.max_tokens}: "
+                "the largest sample would fit no row; raise the one or lower the other"
+            )
+        return self
+
+
+def load_config(file: Path | None = None, assignments: tuple[str, ...] = ()) -> Config:
+    """Defaults, overridden by a YAML file, overridden by `key.sub=value` assignments (values are YAML).
+
+    Raises:
+        ConfigError: unreadable file, unknown key (the nearest known one is named), or a value out of range.
+    """
+    values: dict[str, Any] = {}
+    if file is not None:
+        values = _read_yaml(file)
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {assignment!r}: write key=value, e.g. --set render.dpi=144")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {assignment!r}: the value is not valid YAML") from None
+        _assign(values, key.split("."), value, assignment)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as e:
+        raise ConfigError(_explain(e, str(file) if file else "--set")) from None
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(file.read_text())
+    except OSError as e:
+        raise ConfigError(f"cannot read config {file}: {e.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        first = str(e).splitlines()[0]
+        raise ConfigError(f"config {file} is not valid YAML: {first}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"config {file} must be a mapping of keys, not a {type(values).__name__}")
+    return values
+
+
+def _assign(values: dict[str, Any], path: list[str], value: Any, assignment: str) -> None:
+    for name in path[:-1]:
+        values = values.setdefault(name, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {assignment!r}: {name!r} is a value, not a section")
+    values[path[-1]] = value
+
+
+def known_keys(settings: type[BaseModel] = Config, prefix: str = "") -> dict[str, type[BaseModel] | None]:
+    """Every dotted key of the configuration; sections map to their class, values to None."""
+    keys: dict[str, type[BaseModel] | None] = {}
+    for name, field in settings.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            keys[prefix + name] = kind
+            keys.update(known_keys(kind, f"{prefix}{name}."))
+        else:
+            keys[prefix + name] = None
+    return keys
+
+
+def _explain(error: ValidationError, where: str) -> str:
+    """The first fault in one line: where, the key, the value, and the way out."""
+    fault = error.errors()[0]
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(Config.model_fields)}"
+        return f"{where}: unknown config key {key!r}{hint}"
+    value = fault.get("input")
+    shown = f" = {value!r}" if not isinstance(value, dict | BaseModel) else ""
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{where}: config {key or 'values'}{shown}: {message[:1].lower() + message[1:]}"
+
+
+def to_commented_yaml(settings: BaseModel, indent: str = "") -> str:
+    """Every key with its value, and its meaning as a comment; loads back to the same configuration."""
+    lines = []
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if isinstance(value, BaseModel):
+            meaning = (type(value).__doc__ or "").strip().splitlines()[0]
+            lines.append(f"{indent}{name}:  # {meaning}\n{to_commented_yaml(value, indent + '  ')}")
+        else:
+            plain = list(value) if isinstance(value, tuple) else value
+            shown = yaml.safe_dump(plain, default_flow_style=True, width=1_000).splitlines()[0]
+            comment = f"  # {field.description}" if field.description else ""
+            lines.append(f"{indent}{name}: {shown}{comment}\n")
+    return "".join(lines)

@@ -1,0 +1,170 @@
+"""Does a run keep every promise it makes? Checksums, offsets, counts, and the plan against the shards.
+
+Each check reads what is on disk, not what the build remembered, and stops at the first broken promise.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from corpus.inspection import BrokenPromise, plan_file, read_run_json
+from corpus.ledger import assert_conserved
+from corpus.records import LedgerEntry, Question, Sample
+from corpus.shards import ShardReader, page_name
+from corpus.store import file_sha256, read_records
+
+
+def lint_run(run: Path) -> dict[str, str]:
+    """Run every check; returns what each one saw.
+
+    Raises:
+        BrokenPromise: the first one that fails.
+        ConfigError: not a run directory.
+    """
+    if not read_run_json(run)["complete"]:
+        raise BrokenPromise("run.json says the build is not complete; run the same `corpus build` again")
+    checks: dict[str, Callable[[Path], str]] = {
+        "markers": _check_markers,
+        "ledger": _check_ledger,
+        "shards": _check_shards,
+        "index": _check_index,
+        "samples": _check_samples,
+        "plan": _check_plan,
+    }
+    seen = {}
+    for name, check in checks.items():
+        try:
+            seen[name] = check(run)
+        except (OSError, KeyError, ValueError, pa.ArrowException, tarfile.TarError) as e:
+            raise BrokenPromise(f"{name}: {type(e).__name__}: {e}") from e
+        except AssertionError as e:
+            raise BrokenPromise(f"{name}: {e}") from e
+    return seen
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise BrokenPromise(message)
+
+
+def _check_markers(run: Path) -> str:
+    """Every file that a partition promises has the content it had when it was finished."""
+    files = {}
+    for marker in sorted(run.glob(".state/markers/*.json")):
+        files.update(json.loads(marker.read_text())["files"])
+    for name, digest in files.items():
+        _require((run / name).is_file(), f"{name} is missing")
+        _require(file_sha256(run / name) == digest, f"{name} does not have the SHA-256 that was recorded")
+    return f"{len(files)} files have the recorded SHA-256"
+
+
+def _check_ledger(run: Path) -> str:
+    entries = read_records(run / "ledger.parquet", LedgerEntry)
+    twice = [uri for uri, n in Counter(e.uri for e in entries).items() if n > 1]
+    _require(not twice, f"ledger: {twice[:1]} stands there more than once")
+    for entry in entries:
+        assert_conserved(entry)
+        _require((entry.status == "kept") == (entry.num_windows > 0), f"ledger: {entry.uri}: kept without a window")
+        _require(entry.status == "kept" or bool(entry.reason), f"ledger: {entry.uri}: rejected without a reason")
+    return f"{len(entries)} inputs, {sum(e.num_pages for e in entries)} pages accounted for"
+
+
+def _check_shards(run: Path) -> str:
+    """The archives on disk are those of the index, with its sizes and checksums."""
+    table = pq.read_table(run / "shards" / "index.parquet", columns=["shard", "shard_bytes", "shard_sha256"])
+    promised = {r["shard"]: (r["shard_bytes"], r["shard_sha256"]) for r in table.to_pylist()}
+    present = {p.name for p in (run / "shards").glob("*.tar")}
+    _require(present == set(promised), f"shards on disk and in the index differ: {sorted(present ^ set(promised))[:3]}")
+    for shard, (num_bytes, digest) in promised.items():
+        path = run / "shards" / shard
+        _require(path.stat().st_size == num_bytes, f"{shard} has {path.stat().st_size} bytes, not {num_bytes}")
+        _require(file_sha256(path) == digest, f"{shard} does not have the SHA-256 of the index")
+    return f"{len(promised)} archives, {sum(n for n, _ in promised.values()):,} bytes"
+
+
+def _check_index(run: Path) -> str:
+    """Every member of every archive stands where the index says, as the standard library reads it."""
+    table = pq.read_table(run / "shards" / "index.parquet", columns=["shard", "key", "name", "offset", "size"])
+    promised: dict[str, dict[str, tuple[int, int]]] = defaultdict(dict)
+    for r in table.to_pylist():
+        promised[r["shard"]][f"{r['key']}.{r['name']}"] = (r["offset"], r["size"])
+    for shard, members in promised.items():
+        with tarfile.open(run / "shards" / shard) as tar:
+            found = {m.name: (m.offset_data, m.size) for m in tar}
+        for name in members.keys() | found.keys():
+            where, promise = found.get(name), members.get(name)
+            _require(where == promise, f"{shard}: {name} stands at {where}, the index says {promise}")
+    return f"{table.num_rows} members at their offsets"
+
+
+def _check_samples(run: Path) -> str:
+    """Every sample's window is in the shards, with its pages in their sizes and its questions."""
+    samples = read_records(run / "samples.parquet", Sample)
+    twice = [i for i, n in Counter(s.sample_id for s in samples).items() if n > 1]
+    _require(not twice, f"samples: {twice[:1]} stands there more than once")
+    accepted: dict[str, Question] = {}
+    for file in sorted(run.glob("questions/p*.parquet")):
+        accepted.update({q.question_id: q for q in read_records(file, Question) if q.accepted})
+    seen: set[tuple[str, int]] = set()
+    with ShardReader(run) as shards:
+        keys = set(shards)
+        for sample in samples:
+            key = f"{sample.doc_id}-w{sample.window:02d}"
+            _require(key in keys, f"sample {sample.sample_id}: no window {key} in the shards")
+            asked = {q["question_id"] for q in shards.read_json(key, "questions.json")}
+            missing = [i for i in sample.question_ids if i not in asked or i not in accepted]
+            _require(not missing, f"sample {sample.sample_id}: question {missing[:1]} is not in its window")
+            if (sample.doc_id, sample.window) not in seen:
+                seen.add((sample.doc_id, sample.window))
+                _check_window(shards, key, sample)
+        unused = keys - {f"{d}-w{w:02d}" for d, w in seen}
+        _require(not unused, f"window {sorted(unused)[:1]} of the shards has no sample")
+    return f"{len(samples)} samples in {len(seen)} windows"
+
+
+def _check_window(shards: ShardReader, key: str, sample: Sample) -> None:
+    about: dict[str, Any] = shards.read_json(key, "json")
+    place = (about["first_page"], about["num_pages"])
+    _require(place == (sample.first_page, sample.num_pages), f"window {key}: pages {place} differ from its samples'")
+    for i, grid in enumerate(sample.grids):
+        name = page_name(sample.first_page + i)
+        size = Image.open(io.BytesIO(shards.read(key, name))).size
+        _require(size == (grid.width, grid.height), f"{key}.{name} is {size}, samples say {grid}")
+
+
+def _check_plan(run: Path) -> str:
+    """Every training sample is planned once, with its length, and no row exceeds its capacity."""
+    file = plan_file(run)
+    samples = read_records(run / "samples.parquet", Sample)
+    train = {s.sample_id: s.num_tokens for s in samples if s.split == "train"}
+    if file is None:
+        _require(not train, "there are training samples but no plan")
+        return "none, and no training sample"
+    entries = pq.read_table(file, columns=["step", "row", "position", "sample_id", "num_tokens"]).to_pylist()
+    left_out = file.with_name(f"{file.stem}.left_out.parquet")
+    refused = set(pq.read_table(left_out)["id"].to_pylist()) if left_out.is_file() else set()
+    planned = Counter(e["sample_id"] for e in entries)
+    _require(max(planned.values(), default=0) <= 1, "a sample stands in the plan more than once")
+    lost = train.keys() - planned.keys() - refused
+    _require(not lost, f"sample {sorted(lost)[:1]} is neither planned nor left out")
+    strangers = planned.keys() - train.keys()
+    _require(not strangers, f"planned sample {sorted(strangers)[:1]} is not a training sample of this run")
+    capacity = json.loads(file.with_suffix(".json").read_text())["capacity"]
+    rows: Counter[tuple[int, int]] = Counter()
+    for e in entries:
+        length = train[e["sample_id"]]
+        _require(e["num_tokens"] == length, f"plan: {e['sample_id']} has {length} tokens, not {e['num_tokens']}")
+        rows[e["step"], e["row"]] += e["num_tokens"]
+    fullest = max(rows.values(), default=0)
+    _require(fullest <= capacity, f"plan: a row holds {fullest} tokens, its capacity is {capacity}")
+    return f"{len(entries)} samples in {len(rows)} rows"

@@ -1,0 +1,75 @@
+"""A sample to chat messages: the only definition of the conversation, for building, counting and training.
+
+One user turn holds every page, each preceded by its label, then the question; the assistant's turn is the answer.
+Further questions follow as further turns. Labels count pages of the document from 1, also in a later window.
+
+Text that comes from documents may spell a control token of the chat format ("<|im_end|>"): it is broken up here, so
+that a page can neither end a turn nor claim an image.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from corpus.config import MessageSettings
+from corpus.records import Question, Window, content_id
+
+Message = dict[str, Any]
+
+STAGE_VERSION = 1  # raise it when the same sample should read otherwise
+ANSWER_SEPARATOR = ", "
+
+
+def build_messages(
+    window: Window, questions: Sequence[Question], settings: MessageSettings, images: Sequence[Any] | None = None
+) -> list[Message]:
+    """The conversation about a window, in the format of Hugging Face chat templates.
+
+    Args:
+        window: its pages are shown in order.
+        questions: one turn each; there must be at least one.
+        images: what stands for each page (a PIL image, a path); by default its index in the document.
+    """
+    assert questions, "a conversation needs a question"
+    pages = range(window.first_page, window.first_page + window.num_pages)
+    shown = list(pages) if images is None else images
+    content: list[Message] = []
+    for page, image in zip(pages, shown, strict=True):
+        if settings.page_labels:
+            content.append({"type": "text", "text": page_label(page, first=page == window.first_page)})
+        content.append({"type": "image", "image": image})
+    messages: list[Message] = []
+    for i, question in enumerate(questions):
+        text = _harmless(settings.question_template.replace("{question}", question.question))
+        if i == 0:
+            content.append({"type": "text", "text": "\n" + text})
+        else:
+            content = [{"type": "text", "text": text}]
+        messages.append({"role": "user", "content": content})
+        messages.append(
+            {"role": "assistant", "content": [{"type": "text", "text": _harmless(spoken_answer(question))}]}
+        )
+    return messages
+
+
+def page_label(page: int, first: bool) -> str:
+    """The line before a page image: "Page N", N counted from 1."""
+    return f"{'' if first else chr(10)}Page {page + 1}\n"
+
+
+def spoken_answer(question: Question) -> str:
+    """The text that the model learns to say; a list is joined by commas."""
+    if question.answer_format == "List":
+        return ANSWER_SEPARATOR.join(json.loads(question.answer))
+    return question.answer
+
+
+def _harmless(text: str) -> str:
+    return text.replace("<|", "< |").strip()
+
+
+def message_fingerprint(settings: MessageSettings) -> str:
+    """Changes whenever the same sample would read otherwise."""
+    return content_id("messages", STAGE_VERSION, settings.model_dump())

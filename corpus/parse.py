@@ -1,0 +1,273 @@
+"""A PDF to its pages: text layer or OCR, blocks, tables, sections. With `render`, the only module on PyMuPDF.
+
+Everything here reads; what the readings mean is decided in `corpus.tables`, `corpus.blocks` and
+`corpus.sections`.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from corpus.blocks import layer_blocks, ocr_blocks
+from corpus.config import OcrSettings, ParseSettings
+from corpus.errors import DocumentError
+from corpus.layout import Line, PageLayout, Region, Word
+from corpus.ocr import OcrLine, load_engine
+from corpus.records import Block, Box, Document, Page, PageGrid
+from corpus.render import first_line, open_pdf, pymupdf, render
+from corpus.sections import Bookmark, with_sections
+from corpus.store import file_sha256, write_records
+from corpus.tables import strict_tables
+from corpus.vision_tokens import MAX_ASPECT_RATIO, natural_size
+
+STAGE_VERSION = 1  # raise it when the same input should be parsed anew
+REOPEN_EVERY = 32  # pages; MuPDF keeps what it parsed of a document until the document is closed
+MIN_CHARS = 16  # fewer visible characters are no usable text layer
+MAX_GARBLED = 0.1  # share of unmapped or private-use characters
+IMAGE_PAGE = 0.7  # of the page's area: an image this large may carry somebody's OCR as invisible text
+MAX_OCR_PIXELS = 12_845_056
+
+
+def parse_document(
+    document: Document,
+    parse: ParseSettings,
+    ocr: OcrSettings,
+    password: str | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> list[Page]:
+    """Every page of a document, in order; a page that cannot be read keeps its place, with its `problem`.
+
+    Raises:
+        DocumentError: the document cannot be opened any more, or its bytes changed since ingest.
+    """
+    check_unchanged(document)
+    pages: list[Page] = []
+    bookmarks: list[Bookmark] = []
+    for first in range(0, document.num_pages, REOPEN_EVERY):
+        with open_pdf(document.uri, password) as pdf:
+            if first == 0:
+                bookmarks = _bookmarks(pdf)
+            for index in range(first, min(first + REOPEN_EVERY, document.num_pages)):
+                pages.append(_parse_page(pdf, index, document.doc_id, parse, ocr))
+                pymupdf.TOOLS.store_shrink(100)
+                progress(1)
+    return with_sections(pages, bookmarks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParseJob:
+    """One document to parse into a file of its own."""
+
+    document: Document
+    parse: ParseSettings
+    ocr: OcrSettings
+    password: str | None
+    out: Path
+
+
+def parse_to_file(job: ParseJob, progress: Callable[[int], None]) -> None:
+    """Parse a document and write its pages to `job.out`; runs in a worker."""
+    pages = parse_document(job.document, job.parse, job.ocr, job.password, progress)
+    write_records(job.out, Page, pages)
+
+
+def check_unchanged(document: Document) -> None:
+    """Raises `DocumentError` when the file's bytes are no longer those that ingest hashed."""
+    try:
+        digest = file_sha256(Path(document.uri))
+    except OSError as e:
+        raise DocumentError("unreadable", f"{document.uri}: {e.strerror}") from None
+    if digest != document.sha256:
+        raise DocumentError("source-changed", f"{document.uri} changed during the build; run the command again")
+
+
+def _parse_page(pdf: Any, index: int, doc_id: str, parse: ParseSettings, ocr: OcrSettings) -> Page:
+    try:
+        page = pdf[index]
+        width, height = float(page.rect.width), float(page.rect.height)
+    except Exception as e:  # PyMuPDF raises plain RuntimeError and its own classes alike
+        return _unreadable(doc_id, index, f"damaged-page: {first_line(e)}")
+    if not (0 < width < 1e6 and 0 < height < 1e6):
+        return _unreadable(doc_id, index, f"page-size: {width:g} x {height:g} pt")
+    problem = ""
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        problem = f"aspect-ratio: {width:g} x {height:g} pt exceeds {MAX_ASPECT_RATIO}:1"
+    try:
+        layout = read_layout(page, use_model=parse.layout == "model")
+        source, reason = text_source(layout, pdf[index])
+    except Exception as e:  # a fault of this page's content must not cost the document
+        layout = PageLayout(width, height, (), (), (), ())
+        source, reason = "ocr", f"unreadable-text-layer: {first_line(e)}"
+    blocks: tuple[Block, ...] = ()
+    if source == "layer":
+        blocks = layer_blocks(layout)
+    elif problem:
+        source, reason = "none", problem
+    elif ocr.engine == "none":
+        source, reason = "none", f"{reason}, and ocr.engine is none"
+    else:
+        source, reason, blocks = _read_by_ocr(pdf[index], ocr, reason)
+    sound = source == "layer" and not reason
+    return Page(
+        doc_id=doc_id,
+        index=index,
+        width=width,
+        height=height,
+        rotation=int(page.rotation),
+        text_source=source,
+        text_reason=reason,
+        blocks=blocks,
+        tables=strict_tables(layout) if sound else (),
+        problem=problem,
+    )
+
+
+def _unreadable(doc_id: str, index: int, problem: str) -> Page:
+    return Page(
+        doc_id=doc_id,
+        index=index,
+        width=0.0,
+        height=0.0,
+        rotation=0,
+        text_source="none",
+        text_reason=problem,
+        problem=problem,
+    )
+
+
+def text_source(layout: PageLayout, page: Any) -> tuple[str, str]:
+    """Which source a page's text should come from, `layer` or `ocr`, and why; ('layer', '') is a sound layer."""
+    text = "".join(w.text for w in layout.words)
+    if len(text) < MIN_CHARS:
+        return "ocr", f"text-layer-of-{len(text)}-characters"
+    garbled = sum(c == "\ufffd" or unicodedata.category(c) in ("Co", "Cn", "Cc") for c in text)
+    if garbled > MAX_GARBLED * len(text):
+        return "ocr", f"garbled-text-layer: {garbled} of {len(text)} characters are unmapped"
+    if _has_page_image(page) and _mostly_invisible(page):
+        return "layer", "invisible-text-layer"
+    return "layer", ""
+
+
+def _has_page_image(page: Any) -> bool:
+    area = abs(page.rect.width * page.rect.height)
+    return any(abs(pymupdf.Rect(i["bbox"]).get_area()) > IMAGE_PAGE * area for i in page.get_image_info())
+
+
+def _mostly_invisible(page: Any) -> bool:
+    shown = hidden = 0
+    for span in page.get_texttrace():
+        if span["type"] == 3:
+            hidden += len(span["chars"])
+        else:
+            shown += len(span["chars"])
+    return hidden > shown
+
+
+def _read_by_ocr(page: Any, ocr: OcrSettings, reason: str) -> tuple[str, str, tuple[Block, ...]]:
+    height, width = natural_size(page.rect.width, page.rect.height, ocr.dpi)
+    shrink = min(1.0, math.sqrt(MAX_OCR_PIXELS / (height * width)))
+    size = PageGrid(height=max(1, int(height * shrink)), width=max(1, int(width * shrink)))
+    try:
+        image = np.asarray(render(page, size))
+    except DocumentError as e:
+        return "none", f"{e.reason}: {e.detail}", ()
+    if image.min() == image.max():
+        return "none", "blank-page", ()
+    lines = [line for line in load_engine(ocr.engine).read(image) if line.confidence >= ocr.min_confidence]
+    if not lines:
+        return "none", f"{reason}, and OCR found no text", ()
+    x, y = page.rect.width / size.width, page.rect.height / size.height
+    in_points = [
+        OcrLine((b[0] * x, b[1] * y, b[2] * x, b[3] * y), line.text, line.confidence)
+        for line in lines
+        for b in (line.box,)
+    ]
+    return "ocr", reason, ocr_blocks(in_points)
+
+
+def _bookmarks(pdf: Any) -> list[Bookmark]:
+    try:
+        return [Bookmark(int(level), str(title), int(page) - 1) for level, title, page in pdf.get_toc(simple=True)]
+    except Exception:  # an outline is optional: a broken one is no outline
+        return []
+
+
+def read_layout(page: Any, use_model: bool = True) -> PageLayout:
+    """Words, lines, regions and rules of a page in the page's displayed (rotated) space.
+
+    A rotated page is read unrotated, because PyMuPDF's words stay there and its layout model expects it; the
+    boxes are rotated afterwards.
+    """
+    rotation = page.rotation
+    displayed = page.rect
+    turn = page.rotation_matrix if rotation else None
+    if rotation:
+        page.set_rotation(0)
+    try:
+        regions = _regions(page) if use_model else ()
+        words = tuple(Word(tuple(w[:4]), w[4]) for w in page.get_text("words"))
+        lines = _lines(page)
+        rules = _rules(page) if any(r.label == "table" for r in regions) else ()
+    finally:
+        if rotation:
+            page.set_rotation(rotation)
+    if turn is not None:
+        words = tuple(Word(_turned(w.box, turn), w.text) for w in words)
+        lines = tuple(Line(_turned(x.box, turn), x.text, x.size, x.bold) for x in lines)
+        regions = tuple(Region(r.label, _turned(r.box, turn)) for r in regions)
+        rules = ()
+    return PageLayout(displayed.width, displayed.height, words, lines, regions, rules)
+
+
+def _turned(box: Box, turn: Any) -> Box:
+    r = pymupdf.Rect(box) * turn
+    return r.x0, r.y0, r.x1, r.y1
+
+
+def _regions(page: Any) -> tuple[Region, ...]:
+    """Regions of PyMuPDF's layout model; () on a page that is only an image."""
+    page.get_layout(return_raw=True)
+    found = []
+    for raw in page.layout_information or ():
+        x0, y0, x1, y1 = raw["group_bbox"]
+        grid = raw.get("table_grid")
+        rows = tuple(y0 + y for y in grid.h_lines) if grid is not None else ()
+        columns = tuple(x0 + x for x in grid.v_lines) if grid is not None else ()
+        found.append(Region(raw["class_name"], (x0, y0, x1, y1), rows, columns))
+    return tuple(found)
+
+
+def _lines(page: Any) -> tuple[Line, ...]:
+    found = []
+    for block in page.get_text("dict", flags=pymupdf.TEXTFLAGS_WORDS)["blocks"]:
+        for line in block.get("lines", ()):
+            spans = [s for s in line["spans"] if s["text"].strip()]
+            text = "".join(s["text"] for s in line["spans"]).strip()
+            if not spans or not text:
+                continue
+            bold = all(s["flags"] & pymupdf.TEXT_FONT_BOLD or "bold" in s["font"].lower() for s in spans)
+            found.append(Line(tuple(line["bbox"]), text, max(s["size"] for s in spans), bold))
+    return tuple(found)
+
+
+def _rules(page: Any) -> tuple[Box, ...]:
+    """Horizontal strokes and bars at most 3 pt high and at least 5 pt long."""
+    found = []
+    for drawing in page.get_cdrawings():
+        for item in drawing["items"]:
+            if item[0] == "l":
+                (x0, y0), (x1, y1) = item[1], item[2]
+            elif item[0] == "re":
+                x0, y0, x1, y1 = item[1]
+            else:
+                continue
+            if abs(y1 - y0) <= 3 and abs(x1 - x0) >= 5 and all(map(math.isfinite, (x0, y0, x1, y1))):
+                found.append((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)))
+    return tuple(found)

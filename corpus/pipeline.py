@@ -1,0 +1,169 @@
+"""The build: documents -> pages -> questions -> windows and shards -> plan -> report.
+
+With `corpus.stages` and `corpus.cli`, the composition root: nothing else in `corpus` knows `synth` and `packing`. Each
+stage asks which partitions are not done, lets workers do those, and marks each one last; a kill at any moment costs
+what was in flight. What a partition contains depends on its documents and the settings of its stage, never on workers.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+import corpus
+from corpus.config import Config
+from corpus.ingest import expand_inputs
+from corpus.ledger import make_ledger
+from corpus.progress import BuildProgress
+from corpus.records import STAGES, LedgerEntry, Question, Rejected
+from corpus.report import write_report
+from corpus.rundir import RunDir
+from corpus.stages import ingest, parse, plan, shard, synthesise
+from corpus.stages.state import Build
+from corpus.store import read_records, write_json, write_records
+from corpus.workers import WorkerPool
+from packing.lengths import load_counter
+from synth.question_files import read_question_files
+
+PACKAGES = ("pymupdf", "pillow", "rapidocr", "onnxruntime", "pyarrow", "numpy")
+
+
+@dataclass(kw_only=True)
+class BuildResult:
+    """What a build came to."""
+
+    run: Path
+    until: str
+    ledger: list[LedgerEntry]
+    work: dict[str, int]  # units of work done now, by stage; 0 = everything was done before
+    plan: str  # file name, '' where there is none
+    num_samples: int
+    num_tokens: int
+    fill: float | None
+
+
+def build(
+    inputs: Sequence[str],
+    out: Path,
+    config: Config,
+    *,
+    workers: int = 1,
+    limit: int | None = None,
+    until: str = STAGES[-1],
+    password: str | None = None,
+    quiet: bool = False,
+) -> BuildResult:
+    """Run every stage up to `until`; what an earlier run finished is kept.
+
+    Args:
+        inputs: PDF files, folders, globs, manifests.
+        workers: processes; they change the time, never a byte.
+        limit: take the first N inputs only.
+
+    Raises:
+        ConfigError: the user's to mend.
+        EngineError: the outside failed; running again goes on from there.
+    """
+    sources = expand_inputs(inputs, limit)
+    load_counter(config.tokenizer)  # a user's mistake shows now, not after an hour of OCR
+    read_question_files(config.synth.files)
+    run = RunDir(out)
+    run.prepare()
+    with run.lock(), BuildProgress(quiet) as progress, WorkerPool(workers, config.workers.memory_mb) as pool:
+        state = Build(run=run, config=config, pool=pool, progress=progress, password=password)
+        steps: dict[str, Callable[[], str]] = {
+            "ingest": lambda: ingest.run(state, sources),
+            "parse": lambda: parse.run(state),
+            "synthesise": lambda: synthesise.run(state),
+            "shard": lambda: shard.run(state),
+            "plan": lambda: plan.run(state),
+        }
+        _write_run_json(state, until, complete=False)
+        for stage, step in steps.items():
+            started = time.monotonic()
+            progress.end(step())
+            state.seconds[stage] = round(time.monotonic() - started, 3)
+            if stage == until:
+                break
+        return _report(state, until)
+
+
+def _report(b: Build, until: str) -> BuildResult:
+    """Ledger, rejections, run.json, and for a whole build the report and the dataset card."""
+    reached = STAGES.index(until)
+    accepted = {d: n for m in b.run.markers("questions").values() for d, n in m.facts["accepted"].items()}
+    ocr = {d: n for m in b.run.markers("pages").values() for d, n in m.facts["ocr_pages"].items()}
+    cuts, tokens, note = None, [], {}
+    if reached >= STAGES.index("shard"):
+        cuts = {d: f for m in b.run.markers("windows").values() for d, f in m.facts["cuts"].items()}
+        tokens = pq.read_table(b.run.path("samples.parquet"), columns=["num_tokens"])["num_tokens"].to_pylist()
+    if reached >= STAGES.index("plan"):
+        note = b.marker("plan", "all").facts
+    ledger = make_ledger(b.inputs, b.rejected, until, cuts, accepted, ocr)
+    write_records(b.run.path("ledger.parquet"), LedgerEntry, ledger)
+    _write_rejected(b, ledger, reached)
+    _write_run_json(b, until, complete=until == STAGES[-1])
+    if until == STAGES[-1]:
+        write_report(b.run.root)
+    return BuildResult(
+        run=b.run.root,
+        until=until,
+        ledger=ledger,
+        work=dict(b.work),
+        plan=note.get("plan", ""),
+        num_samples=len(tokens),
+        num_tokens=sum(tokens),
+        fill=note.get("fill"),
+    )
+
+
+def _write_rejected(b: Build, ledger: Iterable[LedgerEntry], reached: int) -> None:
+    """Everything that was refused, at whatever stage, in one table."""
+    rows = [
+        Rejected(id=e.doc_id or e.uri, stage=e.stage, reason=e.reason, detail=e.detail)
+        for e in ledger
+        if e.status == "rejected"
+    ]
+    names = []
+    if reached >= STAGES.index("synthesise"):
+        names += ["synthesise", *(f"synthesise-{name}" for name in b.partitions)]
+        for name in b.partitions:
+            questions = read_records(b.run.path("questions", f"{name}.parquet"), Question)
+            rows += [
+                Rejected(id=q.question_id, stage="synthesise", reason=q.reason, detail=q.detail)
+                for q in questions
+                if not q.accepted
+            ]
+    if reached >= STAGES.index("shard"):
+        names += [f"shard-{name}" for name in b.partitions]
+    for name in names:
+        rows += read_records(b.run.work("rejected", f"{name}.parquet"), Rejected)
+    write_records(b.run.path("rejected.parquet"), Rejected, rows)
+
+
+def _write_run_json(b: Build, until: str, complete: bool) -> None:
+    file = b.run.path("run.json")
+    seconds = json.loads(file.read_text()).get("seconds", {}) if file.is_file() else {}
+    write_json(
+        file,
+        {
+            "complete": complete,
+            "until": until,
+            "config": b.config.model_dump(mode="json"),
+            "versions": {
+                "longdoc": corpus.__version__,
+                "python": platform.python_version(),
+                **{p: importlib.metadata.version(p) for p in PACKAGES},
+            },
+            "num_partitions": b.num_partitions,
+            "work": dict(b.work),
+            "seconds": {**seconds, **b.seconds},
+        },
+    )

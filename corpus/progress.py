@@ -1,0 +1,83 @@
+"""What a person sees while a build runs: a live bar on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+PLAIN_EVERY_S = 10.0
+
+
+class BuildProgress:
+    """Progress of one stage after another. A context manager."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._quiet = quiet
+        self._live: Progress | None = None
+        self._stage = ""
+        self._unit = ""
+        self._done = self._total = self._pages = self._questions = 0
+        self._started = self._spoke = time.monotonic()
+
+    def __enter__(self) -> BuildProgress:
+        if self._console.is_terminal and not self._quiet:
+            self._live = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description:<11}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}"),
+                TimeRemainingColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        if self._live:
+            self._live.stop()
+
+    def stage(self, name: str, total: int, unit: str) -> None:
+        """Begin a stage of `total` units."""
+        self._stage, self._unit, self._done, self._total = name, unit, 0, total
+        self._pages = self._questions = 0
+        self._started = self._spoke = time.monotonic()
+        if self._live:
+            for task in self._live.task_ids:
+                self._live.remove_task(task)
+            self._live.add_task(name, total=total, note="")
+
+    def advance(self, units: int = 0, pages: int = 0, questions: int = 0) -> None:
+        """Count work that is done."""
+        self._done += units
+        self._pages += pages
+        self._questions += questions
+        now = time.monotonic()
+        if self._live:
+            self._live.update(self._live.task_ids[-1], advance=units, note=self._note(now))
+        elif not self._quiet and now - self._spoke >= PLAIN_EVERY_S:
+            self._spoke = now
+            line = f"{self._stage}: {self._done}/{self._total} {self._unit}, {self._note(now)}"
+            self._console.print(line, markup=False, soft_wrap=True)
+
+    def end(self, note: str) -> None:
+        """Say in one line what a stage came to."""
+        if not self._quiet:
+            seconds = time.monotonic() - self._started
+            self._console.print(f"{self._stage:<11} {note} ({seconds:.1f} s)", markup=False, soft_wrap=True)
+
+    def _note(self, now: float) -> str:
+        seconds = max(1e-6, now - self._started)
+        parts = []
+        if self._pages:
+            parts.append(f"{self._pages} pages, {self._pages / seconds:.1f} pages/s")
+        if self._questions:
+            parts.append(f"{self._questions} questions")
+        if self._done and not self._live and self._done < self._total:
+            parts.append(f"about {(self._total - self._done) * seconds / self._done:.0f} s left")
+        return ", ".join(parts)

@@ -1,0 +1,92 @@
+"""report.html and README.md of a run: what is in this corpus, for a person. Made from the run's files alone.
+
+The page is one file without scripts or outside references. Everything in it that comes from a document or a file
+name is escaped by the template engine.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from corpus.blocks import clean
+from corpus.inspection import describe_run, read_run_json
+from corpus.records import LedgerEntry, Question
+from corpus.store import read_records, write_text
+
+EXAMPLES_PER_TASK = 3
+MAX_SHOWN_CHARS = 600
+MAX_LEDGER_ROWS = 500
+
+
+def write_report(run: Path) -> None:
+    """Write `report.html` and `README.md` into the run."""
+    facts = _facts(run)
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=jinja2.select_autoescape(enabled_extensions=("html.j2",)),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    for name in ("report.html", "README.md"):
+        write_text(run / name, templates.get_template(f"{name}.j2").render(facts))
+
+
+def _facts(run: Path) -> dict[str, Any]:
+    about = read_run_json(run)
+    ledger = read_records(run / "ledger.parquet", LedgerEntry)
+    rows = [
+        {
+            "name": clean(Path(e.uri).name),
+            "doc_id": e.doc_id,
+            "status": e.status,
+            "reason": e.reason,
+            "detail": clean(e.detail),
+            "num_pages": e.num_pages,
+            "window_pages": e.window_pages,
+            "num_windows": e.num_windows,
+            "num_questions": e.num_questions,
+            "num_tokens": e.num_tokens,
+            "ocr_pages": e.ocr_pages,
+        }
+        for e in ledger
+    ]
+    return {
+        "run": describe_run(run),
+        "about": about,
+        "ledger": rows[:MAX_LEDGER_ROWS],
+        "ledger_cut": max(0, len(rows) - MAX_LEDGER_ROWS),
+        "licenses": dict(Counter(e.license or "not stated" for e in ledger if e.status == "kept").most_common()),
+        "languages": dict(Counter(e.language or "not stated" for e in ledger if e.status == "kept").most_common()),
+        "examples": _examples(run),
+    }
+
+
+def _examples(run: Path) -> dict[str, list[dict[str, Any]]]:
+    """A few accepted questions of each task, spread over the documents."""
+    by_task: dict[str, list[Question]] = {}
+    for file in sorted(run.glob("questions/p*.parquet")):
+        for q in read_records(file, Question):
+            if q.accepted:
+                by_task.setdefault(q.task, []).append(q)
+    return {
+        task: [_shown(q) for q in questions[:: max(1, len(questions) // EXAMPLES_PER_TASK)][:EXAMPLES_PER_TASK]]
+        for task, questions in sorted(by_task.items())
+    }
+
+
+def _shown(q: Question) -> dict[str, Any]:
+    answer = "\n".join(clean(line) for line in q.answer.splitlines())
+    if len(answer) > MAX_SHOWN_CHARS:
+        answer = f"{answer[:MAX_SHOWN_CHARS]} [... {len(answer)} characters]"
+    return {
+        "question": clean(q.question),
+        "answer": answer,
+        "doc_id": q.doc_id,
+        "pages": ", ".join(str(p + 1) for p in sorted({e.page for e in q.evidence})),
+        "generator": q.generator,
+    }

@@ -1,0 +1,169 @@
+"""The run directory: where every file of a build stands, which partitions are done, and who may write.
+
+The unit of work is a partition: the documents whose id begins alike. Their number is fixed by the first build. A
+partition of a stage is done when its marker, written last, carries the fingerprint of what it was made from and the
+files it lists are there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from corpus.errors import ConfigError, EngineError
+from corpus.store import disk_message, file_sha256, remove_leftovers, write_json
+
+MIN_PARTITIONS = 16
+DOCUMENTS_PER_PARTITION = 64
+FORMAT = 1  # raise it when an older run directory can no longer be continued
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marker:
+    """A finished partition of a stage. `files`: name below the run -> SHA-256. `facts`: what later stages need."""
+
+    fingerprint: str
+    files: dict[str, str]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def output(self) -> list[str]:
+        """What the partition contains, for the fingerprints of what is made from it."""
+        return [digest for _, digest in sorted(self.files.items())]
+
+
+class RunDir:
+    """Paths and markers of one run directory."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.state = root / ".state"
+
+    def path(self, *parts: str) -> Path:
+        """A file of the run."""
+        return self.root.joinpath(*parts)
+
+    def work(self, *parts: str) -> Path:
+        """A file of the build's own, of no interest to a reader."""
+        return self.state.joinpath(*parts)
+
+    def prepare(self) -> None:
+        """Create the folders and clear what a killed run left half-written.
+
+        Raises:
+            ConfigError: the directory cannot be written to, or holds something that is not a run.
+        """
+        if self.root.exists() and not self.root.is_dir():
+            raise ConfigError(f"--out {self.root} is a file; name a folder")
+        if self.root.is_dir() and not self.state.is_dir() and any(self.root.iterdir()):
+            raise ConfigError(f"--out {self.root} is not empty and not a run of `corpus build`; name another folder")
+        try:
+            self.state.mkdir(parents=True, exist_ok=True)
+            probe = self.state / ".write-test"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as e:
+            if e.errno in (28, 122):
+                raise EngineError(disk_message(self.root, e)) from None
+            raise ConfigError(f"--out {self.root} cannot be written to: {e.strerror}; name another folder") from None
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep a second build out of the directory.
+
+        Raises:
+            ConfigError: another build is running here.
+        """
+        with open(self.state / "lock", "w") as f:
+            try:
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise ConfigError(
+                    f"another build is running in {self.root}; wait for it or name another --out"
+                ) from None
+            remove_leftovers(self.root)
+            yield
+
+    def num_partitions(self, num_documents: int) -> int:
+        """The number of partitions, fixed by the first build: a power of two, at least 16."""
+        file = self.work("run-format.json")
+        if file.is_file():
+            recorded = json.loads(file.read_text())
+            if recorded["format"] != FORMAT:
+                raise ConfigError(
+                    f"{self.root} was made by another version (format {recorded['format']}, this one writes {FORMAT}); "
+                    "build into a new folder"
+                )
+            return int(recorded["num_partitions"])
+        count = MIN_PARTITIONS
+        while count * DOCUMENTS_PER_PARTITION < num_documents:
+            count *= 2
+        write_json(file, {"format": FORMAT, "num_partitions": count})
+        return count
+
+    def marker(self, stage: str, partition: str) -> Marker | None:
+        """The marker of a partition, or None where it is not done or its files are gone."""
+        try:
+            marker = Marker(**json.loads(self._marker_file(stage, partition).read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+        return marker if all(self.path(name).is_file() for name in marker.files) else None
+
+    def markers(self, stage: str) -> dict[str, Marker]:
+        """Every finished partition of a stage, by name, in order."""
+        names = sorted(p.stem.removeprefix(f"{stage}-") for p in self.state.glob(f"markers/{stage}-*.json"))
+        found = {name: self.marker(stage, name) for name in names}
+        return {name: marker for name, marker in found.items() if marker}
+
+    def is_done(self, stage: str, partition: str, fingerprint: str) -> bool:
+        """True where the partition was made from exactly this."""
+        marker = self.marker(stage, partition)
+        return marker is not None and marker.fingerprint == fingerprint
+
+    def finish(
+        self,
+        stage: str,
+        partition: str,
+        fingerprint: str,
+        files: Iterable[Path],
+        facts: dict[str, Any] | None = None,
+        known: Mapping[str, str] | None = None,
+    ) -> Marker:
+        """Mark a partition as done; its files must be in place. `known`: SHA-256 of files already hashed."""
+        names = {str(f.relative_to(self.root)): f for f in files}
+        digests = {name: (known or {}).get(name) or file_sha256(f) for name, f in names.items()}
+        marker = Marker(fingerprint=fingerprint, files=digests, facts=facts or {})
+        value = {"fingerprint": marker.fingerprint, "files": marker.files, "facts": marker.facts}
+        write_json(self._marker_file(stage, partition), value)
+        return marker
+
+    def reopen(self, stage: str, partition: str) -> None:
+        """Take a marker away before its files change."""
+        self._marker_file(stage, partition).unlink(missing_ok=True)
+
+    def drop(self, stage: str, keep: Iterable[str]) -> None:
+        """Remove finished partitions of a stage that no document falls into any more."""
+        for name, marker in self.markers(stage).items():
+            if name not in set(keep):
+                self.reopen(stage, name)
+                for file in marker.files:
+                    self.path(file).unlink(missing_ok=True)
+
+    def _marker_file(self, stage: str, partition: str) -> Path:
+        return self.work("markers", f"{stage}-{partition}.json")
+
+
+def partition_of(doc_id: str, num_partitions: int) -> str:
+    """The partition that a document falls into, by the leading bits of its id."""
+    return f"p{int(doc_id[:8], 16) * num_partitions >> 32:04d}"
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,142 @@
+"""Windows to shards, index and samples."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from corpus import render, sharding
+from corpus.records import Question, Sample, Window, content_id
+from corpus.rundir import Marker
+from corpus.shards import Member
+from corpus.stages import windows
+from corpus.stages.state import Build, time_limit, value_of
+from corpus.store import read_records, schema_of, write_records, write_table
+from corpus.workers import Task
+
+
+def run(b: Build) -> str:
+    """Cut windows, then render them; a page that turns out not to render is left out and its document cut anew."""
+    for stage in ("windows", "shards"):
+        b.run.drop(stage, keep=b.partitions)
+    b.progress.stage("windows", len(b.documents), "documents")
+    cuts = windows.run(b, b.partitions)
+    b.progress.stage("shard", sum(map(_window_pages, cuts.values())), "pages")
+    todo = dict.fromkeys(b.partitions, "")
+    while todo:
+        todo = {name: _fingerprint(b, name, cuts[name]) for name in todo}
+        for name in [n for n, fingerprint in todo.items() if b.run.is_done("shards", n, fingerprint)]:
+            del todo[name]
+            b.progress.advance(units=_window_pages(cuts[name]))
+        faulty = _render(b, todo)
+        cuts |= windows.run(b, faulty)
+        todo = dict.fromkeys(faulty, "")
+    members = [_read_index(b.run.work("index", f"{n}.parquet")) for n in b.partitions]
+    write_table(b.run.path("shards", "index.parquet"), pa.concat_tables([_index_schema().empty_table(), *members]))
+    samples = [s for n in b.partitions for s in windows.partition_samples(b, n)]
+    share = b.config.packing.validation_share
+    samples = [replace(s, split="validation") if _in_validation(s.doc_id, share) else s for s in samples]
+    write_records(b.run.path("samples.parquet"), Sample, samples)
+    num_windows = sum(len(c["windows"]) for m in cuts.values() for c in m.facts["cuts"].values())
+    return f"{num_windows} windows, {len(samples)} samples"
+
+
+def _render(b: Build, todo: dict[str, str]) -> list[str]:
+    """Write the shards of partitions (name -> fingerprint); returns those in which something did not render."""
+    tasks = [
+        Task((name, fingerprint), sharding.shard_partition, _job(b, name), time_limit(b, b.partitions[name]))
+        for name, fingerprint in todo.items()
+    ]
+    faulty = []
+    for outcome in b.pool.run(tasks, lambda pages: b.progress.advance(units=pages, pages=pages)):
+        name, fingerprint = outcome.key
+        result = value_of(outcome.value, f"shards of {name}")
+        if result.fault:
+            windows.record_problem(b, name, result.fault)
+            faulty.append(name)
+        else:
+            b.work["shard"] += 1
+            _finish(b, name, fingerprint, result)
+    return faulty
+
+
+def _window_pages(marker: Marker) -> int:
+    return sum(n for cut in marker.facts["cuts"].values() for _, _, n in cut["windows"])
+
+
+def _fingerprint(b: Build, name: str, cut: Marker) -> str:
+    """A shard holds pages, questions and metadata, but no lengths: settings that only change those touch none."""
+    c = b.config
+    held = {doc_id: facts["windows"] for doc_id, facts in cut.facts["cuts"].items()}
+    told = [(d.doc_id, d.title, d.language, d.license, d.source) for d in b.partitions[name]]
+    sizes = [c.model, c.render.model_dump(), c.shards.model_dump(), render.VERSION]
+    upstream = [b.marker(s, name).output for s in ("pages", "questions")]
+    asked = sorted(i for s in windows.partition_samples(b, name) for i in s.question_ids)
+    return content_id("shard", sharding.STAGE_VERSION, held, told, sizes, upstream, asked)
+
+
+def _job(b: Build, name: str) -> sharding.ShardJob:
+    samples: dict[tuple[str, int], list[Sample]] = defaultdict(list)
+    for sample in windows.partition_samples(b, name):
+        samples[sample.doc_id, sample.window].append(sample)
+    questions = {
+        q.question_id: q for q in read_records(b.run.path("questions", f"{name}.parquet"), Question) if q.accepted
+    }
+    jobs = []
+    for (doc_id, index), made in sorted(samples.items()):
+        asked = sorted({i for s in made for i in s.question_ids})
+        window = Window(doc_id=doc_id, index=index, first_page=made[0].first_page, num_pages=made[0].num_pages)
+        jobs.append(
+            sharding.WindowJob(window=window, grids=made[0].grids, questions=tuple(questions[i] for i in asked))
+        )
+    b.run.reopen("shards", name)
+    return sharding.ShardJob(
+        documents={d.doc_id: d for d in b.partitions[name]},
+        windows=tuple(jobs),
+        pages_file=b.run.path("pages", f"{name}.parquet"),
+        folder=b.run.path("shards"),
+        prefix=name,
+        model=b.config.model,
+        render=b.config.render,
+        max_bytes=b.config.shards.max_bytes,
+        password=b.password,
+    )
+
+
+def _finish(b: Build, name: str, fingerprint: str, result: sharding.Sharded) -> None:
+    index = b.run.work("index", f"{name}.parquet")
+    write_table(index, _index_table(result))
+    files = [b.run.path("shards", f.shard) for f in result.files]
+    for stale in set(b.run.path("shards").glob(f"{name}-*.tar")) - set(files):
+        stale.unlink()
+    known = {f"shards/{f.shard}": f.sha256 for f in result.files}
+    facts = {"num_bytes": sum(f.num_bytes for f in result.files)}
+    b.run.finish("shards", name, fingerprint, [*files, index], facts, known)
+
+
+def _index_schema() -> pa.Schema:
+    extra = [pa.field("shard_bytes", pa.int64()), pa.field("shard_sha256", pa.string())]
+    return pa.schema([*schema_of(Member), *extra])
+
+
+def _index_table(result: sharding.Sharded) -> pa.Table:
+    files = {f.shard: f for f in result.files}
+    rows = [
+        {"shard": m.shard, "key": m.key, "name": m.name, "offset": m.offset, "size": m.size,
+         "shard_bytes": files[m.shard].num_bytes, "shard_sha256": files[m.shard].sha256}
+        for m in result.members
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows, schema=_index_schema())
+
+
+def _read_index(file: Path) -> pa.Table:
+    return pq.read_table(file, schema=_index_schema())
+
+
+def _in_validation(doc_id: str, share: float) -> bool:
+    """By document and by its id alone, so that it never changes sides when others are added."""
+    return int(doc_id[8:16], 16) < share * 2**32

@@ -1,0 +1,53 @@
+"""Pages to questions, a partition at a time."""
+
+from __future__ import annotations
+
+from corpus.records import Rejected, content_id
+from corpus.stages.state import Build, time_limit, value_of
+from corpus.store import write_records
+from corpus.workers import Task
+from synth import question_files, write
+
+
+def run(b: Build) -> str:
+    settings = b.config.synth
+    given: dict[str, tuple[question_files.GivenQuestion, ...]] = {}
+    strays: list[Rejected] = []
+    if settings.backend == "file":
+        rows = question_files.read_question_files(settings.files)
+        given, strays = question_files.assign(rows, b.documents, settings.files)
+    write_records(b.run.work("rejected", "synthesise.parquet"), Rejected, strays)
+    dump = settings.model_dump(exclude={"files"})
+    stage = content_id("synthesise", write.STAGE_VERSION, dump, b.config.seed)
+    b.run.drop("questions", keep=b.partitions)
+    b.progress.stage("synthesise", len(b.documents), "documents")
+    tasks = []
+    for name, documents in b.partitions.items():
+        own = {d.doc_id: given[d.doc_id] for d in documents if d.doc_id in given}
+        mine = question_files.fingerprint(q for questions in own.values() for q in questions)
+        upstream = b.marker("pages", name)
+        fingerprint = content_id(stage, upstream.output, mine)
+        if b.run.is_done("questions", name, fingerprint):
+            b.progress.advance(units=len(documents))
+            continue
+        b.run.reopen("questions", name)
+        job = write.SynthJob(
+            documents=tuple(documents),
+            pages_file=b.run.path("pages", f"{name}.parquet"),
+            settings=settings,
+            seed=b.config.seed,
+            out=b.run.path("questions", f"{name}.parquet"),
+            given=own,
+        )
+        tasks.append(Task((name, fingerprint), write.synthesise_partition, job, time_limit(b, documents)))
+    for outcome in b.pool.run(tasks, lambda _: None):
+        name, fingerprint = outcome.key
+        result = value_of(outcome.value, f"questions of {name}")
+        gaps = b.run.work("rejected", f"synthesise-{name}.parquet")
+        write_records(gaps, Rejected, result.gaps)
+        files = [b.run.path("questions", f"{name}.parquet"), gaps]
+        b.run.finish("questions", name, fingerprint, files, {"accepted": result.accepted})
+        b.work["synthesise"] += 1
+        b.progress.advance(units=len(b.partitions[name]), questions=sum(result.accepted.values()))
+    accepted = sum(sum(m.facts["accepted"].values()) for m in b.run.markers("questions").values())
+    return f"{accepted} questions accepted"

@@ -1,0 +1,96 @@
+"""Questions and pages to windows and samples. Cheap, so a partition is the unit also when one document changed."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from corpus import render
+from corpus.messages import message_fingerprint
+from corpus.records import Rejected, Sample, content_id
+from corpus.rundir import Marker
+from corpus.sharding import Unrenderable
+from corpus.stages.state import Build, time_limit, value_of
+from corpus.store import read_records, write_json, write_records
+from corpus.workers import Task
+from packing import samples
+
+
+def run(b: Build, names: Iterable[str]) -> dict[str, Marker]:
+    """The windows of these partitions, cutting those that are not done."""
+    c = b.config
+    stage = content_id(
+        "windows", samples.STAGE_VERSION, c.model, c.tokenizer, c.render.dpi, message_fingerprint(c.messages),
+        c.windows.model_dump(),
+    )  # fmt: skip
+    names = list(names)
+    tasks = []
+    for name in names:
+        documents = tuple(d for d in b.partitions[name] if d.doc_id not in b.rejected)
+        problems = problems_of(b, name)
+        upstream = [b.marker(s, name).output for s in ("pages", "questions")]
+        known = sorted((doc_id, sorted(by_page.items())) for doc_id, by_page in problems.items())
+        fingerprint = content_id(stage, upstream, [d.doc_id for d in documents], known)
+        if b.run.is_done("windows", name, fingerprint):
+            continue
+        job = samples.CutJob(
+            documents=documents,
+            pages_file=b.run.path("pages", f"{name}.parquet"),
+            questions_file=b.run.path("questions", f"{name}.parquet"),
+            problems=problems,
+            config=c,
+        )
+        tasks.append(Task((name, fingerprint), samples.cut_partition, job, time_limit(b, documents)))
+    for outcome in b.pool.run(tasks, lambda _: None):
+        name, fingerprint = outcome.key
+        cuts = value_of(outcome.value, f"windows of {name}")
+        b.run.reopen("windows", name)
+        file, rejected = b.run.work("samples", f"{name}.parquet"), b.run.work("rejected", f"shard-{name}.parquet")
+        write_records(file, Sample, [s for cut in cuts for s in cut.samples])
+        write_records(rejected, Rejected, [r for cut in cuts for r in cut.rejected])
+        facts = {
+            "cuts": {
+                cut.doc_id: {
+                    "windows": [[w.index, w.first_page, w.num_pages] for w in cut.windows],
+                    "tokens": cut.window_tokens,
+                    "questions": len({q for s in cut.samples for q in s.question_ids}),
+                    "left_out": [[x.first_page, x.num_pages, x.reason] for x in cut.left_out],
+                }
+                for cut in cuts
+            }
+        }
+        b.run.finish("windows", name, fingerprint, [file, rejected], facts)
+        b.work["windows"] += 1
+    return {name: b.marker("windows", name) for name in names}
+
+
+def partition_samples(b: Build, name: str) -> list[Sample]:
+    """The samples of a partition, before they are split into training and validation."""
+    return read_records(b.run.work("samples", f"{name}.parquet"), Sample)
+
+
+def _problem_file(b: Build, name: str) -> Path:
+    """Render faults depend on the renderer and the size it was asked for, so they are kept by both."""
+    key = content_id(b.config.model, b.config.render.dpi, render.VERSION, [d.doc_id for d in b.partitions[name]])
+    return b.run.work("problems", f"{name}-{key}.json")
+
+
+def problems_of(b: Build, name: str) -> dict[str, dict[int, str]]:
+    """Pages of a partition that turned out not to render: document -> page -> reason."""
+    file = _problem_file(b, name)
+    found: dict[str, dict[int, str]] = defaultdict(dict)
+    for doc_id, page, reason in json.loads(file.read_text()) if file.is_file() else ():
+        found[doc_id][page] = reason
+    return dict(found)
+
+
+def record_problem(b: Build, name: str, fault: Unrenderable) -> None:
+    """Keep a page out of every window from now on, or a document out of this build."""
+    if fault.page is None:
+        b.rejected[fault.doc_id] = Rejected(id=fault.doc_id, stage="shard", reason=fault.reason, detail=fault.detail)
+        return
+    file = _problem_file(b, name)
+    known = json.loads(file.read_text()) if file.is_file() else []
+    write_json(file, [*known, [fault.doc_id, fault.page, f"{fault.reason}: {fault.detail}"]])

@@ -1,0 +1,125 @@
+"""Exact token counts of a sample: what the model's chat template and image processor give.
+
+Image tokens are exact by arithmetic. Text is counted by the model's own tokenizer where one is given; without one,
+by its UTF-8 bytes, an upper bound for any byte-level BPE, so that a row never overflows; such lengths are marked.
+Special tokens cut the text into pieces that are tokenised on their own, so the length of a conversation is the sum
+over its pieces.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from corpus.errors import ConfigError
+from corpus.messages import Message, page_label
+from corpus.records import PageGrid
+from corpus.vision_tokens import Family, num_image_tokens, num_patches
+
+IMAGE_FRAME_TOKENS = 2  # <|vision_start|> and <|vision_end|>
+
+
+class TextCounter(Protocol):
+    """Counts the tokens of a text without special tokens."""
+
+    name: str  # part of a sample's identity
+    exact: bool
+
+    def count(self, text: str) -> int:
+        """Tokens of `text`."""
+        ...
+
+
+class Utf8Bound:
+    """An upper bound: a byte-level BPE never makes more tokens than there are bytes."""
+
+    name = "utf8-bound"
+    exact = False
+
+    def count(self, text: str) -> int:
+        """UTF-8 bytes of `text`."""
+        return len(text.encode("utf-8", "replace"))
+
+
+class HfTokenizer:
+    """The tokenizer of a model, from a folder or its hub name."""
+
+    exact = True
+
+    def __init__(self, name: str) -> None:
+        try:
+            from transformers import AutoTokenizer
+        except ImportError:
+            raise ConfigError("tokenizer needs transformers; pip install 'longdoc[train]'") from None
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(name)
+        except (OSError, ValueError) as e:
+            first = (str(e).splitlines() or ["?"])[0]
+            raise ConfigError(f"tokenizer {name!r} cannot be loaded: {first}") from None
+        self.name = os.path.basename(os.path.normpath(name))
+
+    def count(self, text: str) -> int:
+        """Tokens of `text`, which is treated as plain text even where it looks like a special token."""
+        return len(self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+
+
+@functools.cache
+def load_counter(tokenizer: str | None) -> TextCounter:
+    """The counter for the config's `tokenizer`.
+
+    Raises:
+        ConfigError: the tokenizer cannot be loaded.
+    """
+    return Utf8Bound() if tokenizer is None else HfTokenizer(tokenizer)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Length:
+    """Tokens of a conversation. `num_supervised`: of the answers and their end tokens."""
+
+    num_tokens: int
+    num_patches: int
+    num_supervised: int
+
+
+def conversation_length(
+    messages: Sequence[Message], grids: Sequence[PageGrid], family: Family, counter: TextCounter
+) -> Length:
+    """Length of a whole conversation under the chat template of the Qwen-VL families.
+
+    Every turn is `<|im_start|>role\\n ... <|im_end|>\\n`; an image is `<|vision_start|>`, its tokens,
+    `<|vision_end|>`; a family may put a default system turn first.
+    """
+    total = supervised = 0
+    images = iter(grids)
+    turns = list(messages)
+    if family.default_system and (not turns or turns[0]["role"] != "system"):
+        turns.insert(0, {"role": "system", "content": family.default_system})
+    for turn in turns:
+        content = turn["content"]
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        total += 2  # <|im_start|>, <|im_end|>
+        total += counter.count("\n")  # after <|im_end|>
+        text = turn["role"] + "\n"
+        for part in parts:
+            if part["type"] == "image":
+                total += counter.count(text) if text else 0
+                total += IMAGE_FRAME_TOKENS + num_image_tokens(next(images), family)
+                text = ""
+            else:
+                text += part["text"]
+        total += counter.count(text) if text else 0
+        if turn["role"] == "assistant":
+            answer = text.removeprefix("assistant\n")
+            supervised += counter.count(answer) + 1  # and <|im_end|>
+    patches = sum(num_patches(g, family) for g in grids)
+    return Length(num_tokens=total, num_patches=patches, num_supervised=supervised)
+
+
+def page_tokens(page: int, grid: PageGrid, family: Family, counter: TextCounter, page_labels: bool) -> int:
+    """What one more page adds to a conversation: its label, its image and the frame around it."""
+    label = counter.count(page_label(page, first=False)) if page_labels else 0
+    return label + IMAGE_FRAME_TOKENS + num_image_tokens(grid, family)

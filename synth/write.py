@@ -1,0 +1,91 @@
+"""Parsed pages of a partition to its question file. Runs in a worker."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from corpus.config import SynthSettings
+from corpus.records import Document, Page, Question, Rejected
+from corpus.sections import sections_of
+from corpus.store import read_records, write_records
+from synth.layout_qa import write_questions
+from synth.question_files import GivenQuestion, admit
+from synth.segments import draw_segments
+
+STAGE_VERSION = 1  # raise it when the same pages should be asked about anew
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SynthJob:
+    """One partition to ask about. `given`: the user's own questions by document, for backend `file`."""
+
+    documents: tuple[Document, ...]
+    pages_file: Path
+    settings: SynthSettings
+    seed: int
+    out: Path
+    given: dict[str, tuple[GivenQuestion, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Synthesised:
+    """Accepted questions by document, and the segments for which a task found nothing to ask."""
+
+    accepted: dict[str, int]
+    gaps: tuple[Rejected, ...]
+
+
+def synthesise_partition(job: SynthJob, progress: Callable[[int], None]) -> Synthesised:
+    """Write every question of a partition, accepted or rejected, to `job.out`."""
+    pages: dict[str, list[Page]] = defaultdict(list)
+    for page in read_records(job.pages_file, Page):
+        pages[page.doc_id].append(page)
+    questions: list[Question] = []
+    gaps: list[Rejected] = []
+    for document in sorted(job.documents, key=lambda d: d.doc_id):
+        if document.doc_id not in pages:
+            continue
+        if job.settings.backend == "file":
+            questions += [admit(given, document) for given in job.given.get(document.doc_id, ())]
+        else:
+            written, missing = _from_layout(document, pages[document.doc_id], job)
+            questions += written
+            gaps += missing
+        progress(document.num_pages)
+    questions = _without_repeats(questions)
+    write_records(job.out, Question, questions)
+    accepted = {d.doc_id: 0 for d in job.documents}
+    for question in questions:
+        accepted[question.doc_id] += question.accepted
+    return Synthesised(accepted=accepted, gaps=tuple(gaps))
+
+
+def _without_repeats(questions: Sequence[Question]) -> list[Question]:
+    """The questions, a repeated one marked as rejected."""
+    seen: set[str] = set()
+    kept = []
+    for question in questions:
+        if question.accepted and question.question_id in seen:
+            question = replace(question, reason="duplicate-question", detail="the same question stands above")
+        seen.add(question.question_id)
+        kept.append(question)
+    return kept
+
+
+def _from_layout(
+    document: Document, pages: Sequence[Page], job: SynthJob
+) -> tuple[Sequence[Question], Sequence[Rejected]]:
+    sections = sections_of(pages)
+    segments = draw_segments(
+        document.doc_id,
+        sections,
+        len(pages),
+        min_pages=job.settings.min_segment_pages,
+        max_pages=job.settings.max_segment_pages,
+        seed=job.seed,
+    )
+    written = write_questions(pages, sections, segments, job.settings, job.seed)
+    return written.questions, written.gaps
