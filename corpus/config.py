@@ -261,7 +261,9 @@ def to_commented_yaml(settings: BaseModel, indent: str = "") -> str:
             lines.append(f"{indent}{name}:  # {meaning}\n{to_commented_yaml(value, indent + '  ')}")
         else:
             plain = list(value) if isinstance(value, tuple) else value
-            shown = yaml.safe_dump(plain, default_flow_style=True, width=1_000).splitlines()[0]
+            style = '"' if "\\n" in repr(value) else None  # else a line break within a text would end the value here
+            dumped = yaml.safe_dump(plain, default_flow_style=True, default_style=style, width=float("inf"))
+            shown = dumped.splitlines()[0]
             comment = f"  # {field.description}" if field.description else ""
             lines.append(f"{indent}{name}: {shown}{comment}\n")
     return "".join(lines)

@@ -118,7 +118,6 @@ def _covered(
             require(abs(x - covered_x) < max(2 * em, 0.12 * (stroke[2] - stroke[0])))
             return under
     at = bisect(limits, x) - 1
-    require(0 <= at < len(columns))
     require(phrase.box[0] >= limits[at] - 0.4 * em and phrase.box[2] <= limits[at + 1] + 0.4 * em)
     return [at]
 

@@ -103,7 +103,6 @@ def _tokens(words: list[Word], em: float) -> list[Token]:
             tokens.append(Token([*pending, word], word.box, True))
             pending = []
         else:
-            require(not pending or pending[0].text == "(")
             follows = previous is not None and previous.value and gap < 0.35 * em
             if follows and previous is not None:  # "12 months" is text, not a number
                 tokens[-1] = Token([*previous.words, word], word.box, False)

@@ -47,7 +47,7 @@ def strict_tables(layout: PageLayout) -> tuple[Table, ...]:
 
 def _read(layout: PageLayout, region: Region) -> Table:
     words = [w for w in layout.words if contains(region.box, center(w.box)) and w.text.strip()]
-    require(len(words) >= 6)
+    require(bool(words))
     em = statistics.median(w.box[3] - w.box[1] for w in words)  # height of a line of text
     require(_clear_of_edges(layout, region, em))
     lines = text_rows(words, em)
@@ -99,8 +99,7 @@ def _body_start(lines: Sequence[TextRow], first_column: float) -> int:
     """Index of the first line with a number that is not a year of the header, or of the group labels above it."""
     for i, line in enumerate(lines):
         values = [t for t in line.tokens if t.value]
-        if not values or not any(any(c.isdigit() for c in t.text) for t in values):
-            require(not values)  # a line of dashes before any number
+        if not values:
             continue
         if all(YEAR.fullmatch(t.text) for t in values):
             stub = [t.text for t in line.tokens if not t.value and t.box[0] < values[0].box[0]]
@@ -110,13 +109,12 @@ def _body_start(lines: Sequence[TextRow], first_column: float) -> int:
             if lines[i - 1].tokens[0].text.startswith("("):  # a unit of its own line
                 break
             i -= 1
-        require(i > 0)
         return i
     raise Doubt
 
 
 def _columns(body: Sequence[TextRow], em: float) -> list[Box]:
-    """The x-intervals that the numbers occupy: at least two, clearly apart, each with two numbers."""
+    """The x-intervals that the numbers occupy; they must be clearly apart."""
     spans: list[list[Box]] = []
     for box in sorted((t.core for line in body for t in line.tokens if t.value), key=lambda b: b[0]):
         if spans and box[0] < max(b[2] for b in spans[-1]):
@@ -124,7 +122,6 @@ def _columns(body: Sequence[TextRow], em: float) -> list[Box]:
         else:
             spans.append([box])
     columns = [union(s) for s in spans]
-    require(len(columns) >= 2)
     require(all(b[0] - a[2] >= 0.4 * em for a, b in itertools.pairwise(columns)))
     return columns
 
@@ -150,11 +147,8 @@ def _place(body: Sequence[TextRow], columns: Sequence[Box], first: float, em: fl
         line.label_box = union([t.box for t in label])
         require(not line.numeric or line.label_box[2] < first)
         line.label = LEADERS.sub("", clean(" ".join(t.text for t in label)))
-    require(sum(line.numeric for line in body) >= 2)
     for i in range(len(columns)):
         require(any(any(c.isdigit() for c in line.cells[i].text) for line in body if i in line.cells))
-    ordered = [line.cells[i].box for line in body for i in sorted(line.cells)]
-    require(all(b[2] > b[0] for b in ordered))
 
 
 def _agree_with_grid(body: Sequence[TextRow], region: Region, num_columns: int) -> None:

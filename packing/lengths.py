@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import os
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -40,8 +41,8 @@ class Utf8Bound:
     exact = False
 
     def count(self, text: str) -> int:
-        """UTF-8 bytes of `text`."""
-        return len(text.encode("utf-8", "replace"))
+        """UTF-8 bytes of `text`, in NFC where that is longer: tokenizers normalise, and NFC splits some letters."""
+        return max(len(form.encode("utf-8", "replace")) for form in (text, unicodedata.normalize("NFC", text)))
 
 
 class HfTokenizer:

@@ -1,8 +1,8 @@
 """Parsed pages and questions of a partition to windows and samples, with exact lengths. Runs in a worker.
 
 Cut after the questions exist: a window is kept away from the segments they were asked about, and the longest turn
-is part of the window's budget. Transcriptions (ocr-full, ocr-needle) are as long as pages, so they do not widen that
-reserve: they are admitted where the pages leave room, instead of cutting documents that fit whole.
+is part of the window's budget. Transcriptions (ocr-full, ocr-needle) are as long as pages: they count towards that
+reserve only where they cost no further cut and no page; elsewhere they are admitted where the pages leave room.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from corpus.sections import sections_of
 from corpus.store import read_records
 from corpus.vision_tokens import FAMILIES, Family, natural_size, snap
 from packing.lengths import TextCounter, conversation_length, load_counter, page_tokens
-from packing.windows import cut_windows
+from packing.windows import WindowCut, cut_windows
 
 STAGE_VERSION = 1  # raise it when the same questions should be cut anew
 TRANSCRIPTION_TASKS = ("ocr-full", "ocr-needle")
@@ -91,18 +91,7 @@ def cut_document(
     grids, reasons = page_grids(pages, family, config.render.dpi, problems)
     labels = config.messages.page_labels
     lengths = [None if g is None else page_tokens(i, g, family, counter, labels) for i, g in enumerate(grids)]
-    turns = [q for q in questions if q.task not in TRANSCRIPTION_TASKS] or questions
-    cut = cut_windows(
-        doc_id,
-        lengths,
-        sections_of(pages),
-        sorted({Segment(first_page=q.segment_first, num_pages=q.segment_pages) for q in questions}, key=_span),
-        min_tokens=config.windows.min_tokens,
-        max_tokens=config.windows.max_tokens,
-        reserve=max((counter.count(q.question) + counter.count(spoken_answer(q)) for q in turns), default=0),
-        overhead=frame_tokens(doc_id, config, family, counter),
-        page_problems=reasons,
-    )
+    cut = _cut(doc_id, pages, questions, lengths, reasons, config, family, counter)
     windows, left_out, samples = [], list(cut.left_out), []
     placed: set[str] = set()
     misfits: dict[str, Rejected] = {}
@@ -136,6 +125,42 @@ def cut_document(
         samples=tuple(samples),
         rejected=rejected,
     )
+
+
+def _cut(
+    doc_id: str,
+    pages: Sequence[Page],
+    questions: Sequence[Question],
+    lengths: Sequence[int | None],
+    reasons: dict[int, str],
+    config: Config,
+    family: Family,
+    counter: TextCounter,
+) -> WindowCut:
+    """Windows with room for every turn, unless room for transcriptions alone costs a cut or a page."""
+    segments = {Segment(first_page=q.segment_first, num_pages=q.segment_pages) for q in questions}
+    overhead = frame_tokens(doc_id, config, family, counter)
+
+    def cut(turns: Sequence[Question]) -> WindowCut:
+        return cut_windows(
+            doc_id,
+            lengths,
+            sections_of(pages),
+            sorted(segments, key=lambda s: (s.first_page, s.num_pages)),
+            min_tokens=config.windows.min_tokens,
+            max_tokens=config.windows.max_tokens,
+            reserve=max((counter.count(q.question) + counter.count(spoken_answer(q)) for q in turns), default=0),
+            overhead=overhead,
+            page_problems=reasons,
+        )
+
+    roomy, plain = cut(questions), cut([q for q in questions if q.task not in TRANSCRIPTION_TASKS])
+    same_pages = _num_pages(roomy) == _num_pages(plain)
+    return roomy if same_pages and len(roomy.windows) == len(plain.windows) else plain
+
+
+def _num_pages(cut: WindowCut) -> int:
+    return sum(w.num_pages for w in cut.windows)
 
 
 def page_grids(
@@ -214,10 +239,6 @@ def _refuse(question: Question, reason: str, detail: str) -> Rejected:
 def _pages_named(question: Question) -> str:
     first, last = question.segment_first + 1, question.segment_first + question.segment_pages
     return f"asked about pages {first}-{last} of {question.doc_id}"
-
-
-def _span(segment: Segment) -> tuple[int, int]:
-    return segment.first_page, segment.num_pages
 
 
 def _grid(grid: PageGrid | None) -> PageGrid:
