@@ -212,8 +212,9 @@ def read_layout(page: Any, use_model: bool = True) -> PageLayout:
         page.set_rotation(0)
     try:
         regions = _regions(page) if use_model else ()
-        words = tuple(Word(tuple(w[:4]), w[4]) for w in page.get_text("words"))
-        lines = _lines(page)
+        text = page.get_textpage(flags=pymupdf.TEXTFLAGS_WORDS)  # once for both: extracting it is most of the work
+        words = tuple(Word(tuple(w[:4]), w[4]) for w in page.get_text("words", textpage=text))
+        lines = _lines(text)
         rules = _rules(page) if any(r.label == "table" for r in regions) else ()
     finally:
         if rotation:
@@ -244,9 +245,9 @@ def _regions(page: Any) -> tuple[Region, ...]:
     return tuple(found)
 
 
-def _lines(page: Any) -> tuple[Line, ...]:
+def _lines(text: Any) -> tuple[Line, ...]:
     found = []
-    for block in page.get_text("dict", flags=pymupdf.TEXTFLAGS_WORDS)["blocks"]:
+    for block in text.extractDICT()["blocks"]:
         for line in block.get("lines", ()):
             spans = [s for s in line["spans"] if s["text"].strip()]
             text = "".join(s["text"] for s in line["spans"]).strip()

@@ -14,6 +14,7 @@ import jinja2
 
 from corpus.blocks import clean
 from corpus.inspection import describe_run, read_run_json
+from corpus.messages import spoken_answer
 from corpus.records import LedgerEntry, Question
 from corpus.store import read_records, write_text
 
@@ -80,7 +81,7 @@ def _examples(run: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def _shown(q: Question) -> dict[str, Any]:
-    answer = "\n".join(clean(line) for line in q.answer.splitlines())
+    answer = "\n".join(clean(line) for line in spoken_answer(q).splitlines())
     if len(answer) > MAX_SHOWN_CHARS:
         answer = f"{answer[:MAX_SHOWN_CHARS]} [... {len(answer)} characters]"
     return {

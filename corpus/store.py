@@ -154,6 +154,11 @@ def read_records(path: Path, record: type[T], filters: list[tuple[str, str, Any]
     return [build(row) for row in pq.read_table(path, schema=schema_of(kind), filters=filters).to_pylist()]
 
 
+def record_from(record: type[T], row: dict[str, Any]) -> T:
+    """The record that `plain` turned into `row`."""
+    return typing.cast(T, _builder(typing.cast(Any, record))(row))
+
+
 @functools.cache
 def _builder(hint: Any) -> Any:
     """A function from plain Arrow values (dict, list) to the value that `hint` describes."""
