@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn
 
 import click
 
@@ -14,28 +13,34 @@ from corpus import __version__
 from corpus.errors import ConfigError, EngineError
 from corpus.records import STAGES
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 USER_ERROR = 2
 OUTSIDE_ERROR = 1
 INTERRUPTED = 130
 
 
 class _Corpus(click.Group):
-    """Turns the project's own errors into one line and an exit code."""
+    """Turns every foreseen error into one line and an exit code."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def main(self, *args: Any, **options: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            code = super().main(*args, **{**options, "standalone_mode": False})
+        except click.UsageError as e:
+            command = e.ctx.command_path if e.ctx else "corpus"
+            _fail(f"{e.format_message().rstrip('.')}; see `{command} --help`", USER_ERROR)
+        except click.ClickException as e:
+            _fail(e.format_message(), USER_ERROR)
         except ConfigError as e:
-            click.echo(f"corpus: {e}", err=True)
-            ctx.exit(USER_ERROR)
+            _fail(str(e), USER_ERROR)
         except EngineError as e:
-            click.echo(f"corpus: {e}", err=True)
-            ctx.exit(OUTSIDE_ERROR)
-        except KeyboardInterrupt:
-            click.echo("corpus: stopped; the same command goes on from here", err=True)
-            ctx.exit(INTERRUPTED)
+            _fail(str(e), OUTSIDE_ERROR)
+        except (KeyboardInterrupt, click.Abort):
+            _fail("stopped; the same command goes on from here", INTERRUPTED)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(f"corpus: {' '.join(message.split())}", err=True)
+    sys.exit(code)
 
 
 @click.group(cls=_Corpus, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -52,7 +57,7 @@ def main() -> None:
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes  [default: CPU cores]")
 @click.option("--limit", type=click.IntRange(min=1), help="Take the first N inputs only.")
 @click.option("--until", type=click.Choice(STAGES), default=STAGES[-1], help="Stop after this stage.")
-@click.option("--password", help="For encrypted PDFs; never stored.")
+@click.option("--password", envvar="LONGDOC_PASSWORD", help="For encrypted PDFs, or LONGDOC_PASSWORD; never stored.")
 @click.option("--quiet", is_flag=True, help="Say nothing but errors.")
 def build(
     inputs: tuple[str, ...],

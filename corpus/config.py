@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from corpus.errors import ConfigError
 from corpus.records import TASKS
+
+Texts = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]  # one or several
 
 
 class Settings(BaseModel):
@@ -65,8 +67,8 @@ class SynthSettings(Settings):
     backend: Literal["layout", "file"] = Field(
         "layout", description="layout = from document structure, no model; file = your own questions"
     )
-    files: tuple[str, ...] = Field((), description="question files (JSONL or Parquet), for backend: file")
-    tasks: tuple[str, ...] = Field(TASKS, description="tasks to write questions for")
+    files: Texts = Field((), description="question files (JSONL or Parquet), for backend: file")
+    tasks: Texts = Field(TASKS, description="tasks to write questions for")
     questions_per_segment: int = Field(1, ge=1, le=100, description="of each task, at most")
     min_segment_pages: int = Field(8, ge=1)
     max_segment_pages: int = Field(15, ge=1)
@@ -242,8 +244,8 @@ def _explain(error: ValidationError, where: str) -> str:
     fault = error.errors()[0]
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(Config.model_fields)}"
+        near = difflib.get_close_matches(key, known_keys(), n=2, cutoff=0.5)
+        hint = f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(Config.model_fields)}"
         return f"{where}: unknown config key {key!r}{hint}"
     value = fault.get("input")
     shown = f" = {value!r}" if not isinstance(value, dict | BaseModel) else ""

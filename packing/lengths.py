@@ -55,6 +55,10 @@ class HfTokenizer:
             from transformers import AutoTokenizer
         except ImportError:
             raise ConfigError("tokenizer needs transformers; pip install 'longdoc[train]'") from None
+        if os.path.sep in name and not os.path.isdir(name) and (os.path.isabs(name) or name.startswith(".")):
+            raise ConfigError(
+                f"tokenizer {name!r} is not a folder; name a folder with a tokenizer, or a model of the hub"
+            )
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError) as e:
