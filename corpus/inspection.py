@@ -145,7 +145,7 @@ def _plan_report(run: Path) -> dict[str, Any]:
 
 def _describe_shard(path: Path) -> dict[str, Any]:
     try:
-        with tarfile.open(path) as tar:
+        with tarfile.open(path, "r:") as tar:  # plain: else the error is a line for every compression tried
             members = [(m.name, m.size) for m in tar]
     except (tarfile.TarError, OSError) as e:
         raise ConfigError(f"{path} is not a readable tar: {e}") from None

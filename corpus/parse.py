@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,59 +24,85 @@ from corpus.ocr import OcrLine, load_engine
 from corpus.records import Block, Box, Document, Page, PageGrid
 from corpus.render import first_line, open_pdf, pymupdf, render
 from corpus.sections import Bookmark, with_sections
-from corpus.store import file_sha256, write_records
+from corpus.store import file_sha256, read_records, write_records
 from corpus.tables import strict_tables
 from corpus.vision_tokens import MAX_ASPECT_RATIO, natural_size
 
 STAGE_VERSION = 1  # raise it when the same input should be parsed anew
-REOPEN_EVERY = 32  # pages; MuPDF keeps what it parsed of a document until the document is closed
 MIN_CHARS = 16  # fewer visible characters are no usable text layer
 MAX_GARBLED = 0.1  # share of unmapped or private-use characters
 IMAGE_PAGE = 0.7  # of the page's area: an image this large may carry somebody's OCR as invisible text
 MAX_OCR_PIXELS = 12_845_056
 
 
-def parse_document(
-    document: Document,
-    parse: ParseSettings,
-    ocr: OcrSettings,
-    password: str | None = None,
-    progress: Callable[[int], None] = lambda _: None,
-) -> list[Page]:
-    """Every page of a document, in order; a page that cannot be read keeps its place, with its `problem`.
-
-    Raises:
-        DocumentError: the document cannot be opened any more, or its bytes changed since ingest.
-    """
-    check_unchanged(document)
-    pages: list[Page] = []
-    bookmarks: list[Bookmark] = []
-    for first in range(0, document.num_pages, REOPEN_EVERY):
-        with open_pdf(document.uri, password) as pdf:
-            if first == 0:
-                bookmarks = _bookmarks(pdf)
-            for index in range(first, min(first + REOPEN_EVERY, document.num_pages)):
-                pages.append(_parse_page(pdf, index, document.doc_id, parse, ocr))
-                pymupdf.TOOLS.store_shrink(100)
-                progress(1)
-    return with_sections(pages, bookmarks)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParseJob:
-    """One document to parse into a file of its own."""
+    """A run of pages of one document, to parse into a file of its own."""
 
     document: Document
+    first_page: int
+    num_pages: int
     parse: ParseSettings
     ocr: OcrSettings
     password: str | None
     out: Path
 
 
-def parse_to_file(job: ParseJob, progress: Callable[[int], None]) -> None:
-    """Parse a document and write its pages to `job.out`; runs in a worker."""
-    pages = parse_document(job.document, job.parse, job.ocr, job.password, progress)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinJob:
+    """A partition to write from the files of its documents' page runs, which lie in `pieces` in page order."""
+
+    documents: tuple[Document, ...]
+    pieces: dict[str, tuple[Path, ...]]
+    password: str | None
+    out: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joined:
+    """Pages of a partition by where their text came from, and those read by OCR by document."""
+
+    text_sources: dict[str, int]
+    ocr_pages: dict[str, int]
+    failures: dict[str, tuple[str, str]]  # documents that could not be opened again: reason, detail
+
+
+def parse_pages(job: ParseJob, progress: Callable[[int], None]) -> None:
+    """Parse a run of pages and write them to `job.out`; runs in a worker.
+
+    A page that cannot be read keeps its place, with its `problem`.
+
+    Raises:
+        DocumentError: the document cannot be opened any more, or its bytes changed since ingest.
+    """
+    check_unchanged(job.document)
+    pages = []
+    with open_pdf(job.document.uri, job.password) as pdf:
+        for index in range(job.first_page, job.first_page + job.num_pages):
+            pages.append(_parse_page(pdf, index, job.document.doc_id, job.parse, job.ocr))
+            pymupdf.TOOLS.store_shrink(100)
+            progress(1)
     write_records(job.out, Page, pages)
+
+
+def join_partition(job: JoinJob, progress: Callable[[int], None]) -> Joined:
+    """Write a partition's pages, by document in the order of ids, with the sections of each; runs in a worker."""
+    pages: list[Page] = []
+    failures = {}
+    for document in job.documents:
+        try:
+            with open_pdf(document.uri, job.password) as pdf:
+                bookmarks = _bookmarks(pdf)
+        except DocumentError as e:
+            failures[document.doc_id] = (e.reason, e.detail)
+            continue
+        pages += with_sections([p for f in job.pieces[document.doc_id] for p in read_records(f, Page)], bookmarks)
+    write_records(job.out, Page, pages)
+    return Joined(
+        text_sources=dict(sorted(Counter(p.text_source for p in pages).items())),
+        ocr_pages=dict(sorted(Counter(p.doc_id for p in pages if p.text_source == "ocr").items())),
+        failures=failures,
+    )
 
 
 def check_unchanged(document: Document) -> None:

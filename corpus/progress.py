@@ -20,7 +20,7 @@ class BuildProgress:
         self._live: Progress | None = None
         self._stage = ""
         self._unit = ""
-        self._done = self._total = self._pages = self._questions = 0
+        self._done = self._total = self._pages = self._questions = self._documents = self._all_documents = 0
         self._started = self._spoke = time.monotonic()
 
     def __enter__(self) -> BuildProgress:
@@ -42,19 +42,21 @@ class BuildProgress:
         if self._live:
             self._live.stop()
 
-    def stage(self, name: str, total: int, unit: str) -> None:
-        """Begin a stage of `total` units."""
+    def stage(self, name: str, total: int, unit: str, documents: int = 0) -> None:
+        """Begin a stage of `total` units; `documents`: how many it goes through, where the unit is another."""
         self._stage, self._unit, self._done, self._total = name, unit, 0, total
-        self._pages = self._questions = 0
+        self._pages = self._questions = self._documents = 0
+        self._all_documents = documents
         self._started = self._spoke = time.monotonic()
         if self._live:
             for task in self._live.task_ids:
                 self._live.remove_task(task)
             self._live.add_task(name, total=total, note="")
 
-    def advance(self, units: int = 0, pages: int = 0, questions: int = 0) -> None:
-        """Count work that is done."""
+    def advance(self, units: int = 0, pages: int = 0, questions: int = 0, documents: int = 0) -> None:
+        """Count units that are done; `pages`: those that were worked on now, for the speed."""
         self._done += units
+        self._documents += documents
         self._pages += pages
         self._questions += questions
         now = time.monotonic()
@@ -74,10 +76,13 @@ class BuildProgress:
     def _note(self, now: float) -> str:
         seconds = max(1e-6, now - self._started)
         parts = []
+        if self._all_documents:
+            parts.append(f"{self._documents}/{self._all_documents} documents")
         if self._pages:
-            parts.append(f"{self._pages} pages, {self._pages / seconds:.1f} pages/s")
+            parts.append(f"{self._pages / seconds:.1f} pages/s")
         if self._questions:
             parts.append(f"{self._questions} questions")
-        if self._done and not self._live and self._done < self._total:
-            parts.append(f"about {(self._total - self._done) * seconds / self._done:.0f} s left")
+        worked = self._pages or self._done
+        if worked and not self._live and self._done < self._total:
+            parts.append(f"about {(self._total - self._done) * seconds / worked:.0f} s left")
         return ", ".join(parts)

@@ -1,4 +1,4 @@
-"""What a document contains that a question can name without ambiguity: tables, headings, captions, numbered lists.
+"""What a document contains that a question can name: tables, headings, captions and numbered lists.
 
 A question is read beside 50-160 pages, so a name is admitted only if it leads to one place: a caption,
 heading or lead-in sentence that occurs once in the document, else "page N" plus whatever makes the table
@@ -17,10 +17,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from corpus.blocks import flatten
+from corpus.layout import center, contains
 from corpus.records import Block, Evidence, Page, Section, Segment, Table, TableRow
 from corpus.table_words import PARENT
 
 CAPTION = re.compile(r"(Figure|Fig\.|Table) ([A-Z]?\d+(?:[-.]\d+)*)([:.]?)(?= ) (.+)")
+CAPTION_MARK = re.compile(r"(Figure|Fig\.|Table) ([A-Z]?\d+(?:[-.]\d+)*)(?:[:.|](?!\w)|$)")
+LIGATURES = {0xFB00: "ff", 0xFB01: "fi", 0xFB02: "fl", 0xFB03: "ffi", 0xFB04: "ffl"}
 ITEM = re.compile(r"\(?(\d{1,2})[.)] (.+)")
 BROKEN = re.compile(r"\w [b-z]\b(?![).])|\w a\W*$")  # "Statement of Incom e": letters set apart by kerning
 NUMBERING = re.compile(r"^(?:[A-Z]?\d+(?:\.\d+)*\.?|[A-Z]\.|[IVX]+\.)\s+")
@@ -32,12 +35,17 @@ RATE = re.compile(r"%|percent|\brates?\b|margin|ratio|yield|conversion|volatilit
 
 def key_of(text: str) -> str:
     """Letters and digits alone, in lower case."""
-    return re.sub(r"[\W_]+", "", text).casefold()
+    return re.sub(r"[\W_]+", "", text.translate(LIGATURES)).casefold()
 
 
 def verbatim(text: str) -> str:
     """The text as the page has it, on one line."""
     return " ".join(text.split())
+
+
+def readable(text: str) -> str:
+    """A block's text on one line, words joined and ligatures spelt out: fit for a question or an answer."""
+    return flatten(text).translate(LIGATURES)
 
 
 def quoted(name: str) -> str:
@@ -54,6 +62,16 @@ def number_of(text: str) -> Decimal | None:
         return None
     value = Decimal(digits)
     return -value if "(" in text or re.match(r"\W*[-\u2013\u2212]", text) else value
+
+
+def _decimals(text: str) -> int:
+    return len(NUMERIC.sub("", text).partition(".")[2])
+
+
+def _thousands_in_doubt(table: Table) -> bool:
+    """Whether every "." may be a thousands separator: "1.234", "56.789"."""
+    dotted = [c.text for row in table.rows for c in row.cells if "." in c.text]
+    return bool(dotted) and all(re.search(r"(?<!\d)[1-9]\d{0,2}\.\d{3}(?!\d)", t) for t in dotted)
 
 
 def plain(value: Decimal) -> str:
@@ -77,10 +95,14 @@ class NamedTable:
         return self.table.rows[row].cells[column].text
 
     def usable(self, row: int, column: int) -> bool:
-        """A number whose kind is certain: it bears its own sign, or no unexplained percent sign is in its column."""
+        """A number of certain kind: with a sign of its own, or in a column without unexplained percent signs."""
         text = self.cell(row, column)
         if number_of(text) is None:
             return False
+        beside = [c.text for i, c in enumerate(self.table.rows[row].cells) if i != column]
+        above = [r.cells[column].text for i, r in enumerate(self.table.rows) if i != row]
+        if _decimals(text) > max(1, *map(_decimals, beside + above)):
+            return False  # the last digit may be a footnote mark
         if "%" in text or "$" in text:
             return True
         return all(RATE.search(r.label) for r in self.table.rows if "%" in r.cells[column].text)
@@ -90,9 +112,7 @@ class NamedTable:
         record, cell = self.table.rows[row], self.table.rows[row].cells[column]
         (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = record.box, cell.box
         box = (min(ax0, bx0), min(ay0, by0), max(ax1, bx1), max(ay1, by1))
-        return Evidence(
-            page=self.page.index, kind="Table", quote=_line_of(self.page, record, cell.text), box=box
-        )
+        return Evidence(page=self.page.index, kind="Table", quote=_line_of(self.page, record, cell.text), box=box)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,13 +149,18 @@ class DocumentIndex:
         self.sections = tuple(sections)
         self._sound = [p for p in pages if p.text_source == "layer" and not p.text_reason]
         self._text = "\n".join(key_of(p.text) for p in pages)
-        self._contents = {p.index for p in self._sound if _is_contents(p)}
+        self._contents = _contents_pages(self._sound)
         self._lines = _line_counts(pages, key_of)
         self._bare_lines = _line_counts(pages, lambda text: key_of(NUMBERING.sub("", text)))
         self.headings = self._find_headings()
         self.captions = self._find_captions()
         self.lists = [found for p in self._sound for found in self._find_lists(p)]
         self.tables, self.unnamed_tables = self._name_tables()
+
+    @property
+    def sound_pages(self) -> list[int]:
+        """Indices of the pages whose text layer can be trusted."""
+        return [p.index for p in self._sound]
 
     def within(self, segment: Segment, page: int) -> bool:
         """Whether the page lies in the segment."""
@@ -152,7 +177,7 @@ class DocumentIndex:
             if page.index in self._contents:
                 continue
             for block in page.blocks:
-                title = flatten(block.text).rstrip(" :")
+                title = readable(block.text).rstrip(" :")
                 looks = block.kind in ("title", "heading") and _is_title(title) and _set_apart(block, page)
                 if looks and self._stands_once(title):
                     found.append(Place(page=page.index, block=block, title=title))
@@ -164,14 +189,19 @@ class DocumentIndex:
             if page.index in self._contents:
                 continue
             for block in page.blocks:
-                match = CAPTION.fullmatch(flatten(block.text))
+                match = CAPTION.fullmatch(readable(block.text))
                 if match and (block.kind == "caption" or (block.kind == "text" and match[3])):
                     kind = match[1].replace("Fig.", "Figure")
-                    found.append(
-                        Place(page=page.index, block=block, title=match[4], label=f"{kind} {match[2]}")
-                    )
+                    found.append(Place(page=page.index, block=block, title=match[4], label=f"{kind} {match[2]}"))
         counts = Counter(c.label for c in found)
-        return [c for c in found if counts[c.label] == 1]
+        marked = self._marked_captions()
+        return [c for c in found if counts[c.label] == 1 and marked[c.label] <= 1]
+
+    def _marked_captions(self) -> Counter[str]:
+        """Lines that begin with "Figure 3:" or are "Figure 3" alone: captions, whatever the layout calls them."""
+        lines = [verbatim(line) for p in self.pages.values() for b in p.blocks for line in b.text.split("\n")]
+        marks = [m for line in lines if (m := CAPTION_MARK.match(line))]
+        return Counter(f"{m[1].replace('Fig.', 'Figure')} {m[2]}" for m in marks)
 
     def caption_is_whole(self, caption: Place) -> bool:
         """A short caption that ends here: with a full stop, or with no text close beneath it."""
@@ -204,13 +234,9 @@ class DocumentIndex:
             return []
         if any(re.search(r"\n\(?\d{1,2}[.)] ", b.text) for b in items):
             return []
-        title = flatten(page.blocks[head].text).rstrip(" :")
+        title = readable(page.blocks[head].text).rstrip(" :")
         on_page = sum(key_of(b.text) == key_of(title) for b in page.blocks)
-        if (
-            not _is_title(title)
-            or on_page != 1
-            or re.search(r"references|bibliography", title, re.IGNORECASE)
-        ):
+        if not _is_title(title) or on_page != 1 or re.search(r"references|bibliography", title, re.IGNORECASE):
             return []
         unique = self._stands_once(title)
         after = page.blocks[start + length] if start + length < len(page.blocks) else None
@@ -245,6 +271,8 @@ class DocumentIndex:
     def _name(self, page: Page, table: Table, on_page: int, anchors: Counter[str]) -> NamedTable | None:
         anchor = key_of(table.anchor)
         text = key_of(page.text)
+        if _thousands_in_doubt(table):
+            return None
         rows = tuple(i for i, row in enumerate(table.rows) if _own_name_is_unique(row, table))
         sole_on_page = len(anchor) >= 8 and anchors[anchor] == 1 and text.count(anchor) == 1
         if sole_on_page and self._text.count(anchor) == 1:
@@ -295,10 +323,10 @@ def _own_name_is_unique(row: TableRow, table: Table) -> bool:
 def _line_of(page: Page, row: TableRow, cell: str) -> str:
     """The line of the page that holds the row's label and the cell, else the digits of the cell."""
     label, digits = key_of(row.label.split(PARENT)[-1]), re.sub(r"[^\d.,]", "", cell)
-    for block in page.blocks:
-        for line in block.text.split("\n") if block.kind == "table" else ():
-            if key_of(line).startswith(label) and digits in line:
-                return verbatim(line)
+    own = (b for b in page.blocks if b.kind == "table" and contains(b.box, center(row.box)))
+    for line in (line for block in own for line in block.text.split("\n")):
+        if key_of(line).startswith(label) and digits in line:
+            return verbatim(line)
     return digits
 
 
@@ -314,9 +342,21 @@ def _line_counts(pages: Sequence[Page], key: Callable[[str], str]) -> Counter[st
     return counts
 
 
-def _is_contents(page: Page) -> bool:
-    lines = [line for b in page.blocks for line in b.text.split("\n")]
-    return sum(bool(CONTENTS_LINE.search(verbatim(line))) for line in lines) >= max(6, 0.3 * len(lines))
+def _contents_pages(pages: Sequence[Page]) -> set[int]:
+    """Pages that list what stands elsewhere: lines that end in page numbers or repeat headings of other pages."""
+    headings: dict[str, set[int]] = {}
+    for page in pages:
+        for block in page.blocks:
+            if block.kind in ("title", "heading"):
+                headings.setdefault(key_of(flatten(block.text)), set()).add(page.index)
+    found = set()
+    for page in pages:
+        lines = [verbatim(line) for b in page.blocks for line in b.text.split("\n")]
+        numbered = sum(bool(CONTENTS_LINE.search(line)) for line in lines)
+        repeated = sum(bool(headings.get(key_of(line), set()) - {page.index}) for line in lines)
+        if max(numbered, repeated) >= max(6, 0.3 * len(lines)):
+            found.add(page.index)
+    return found
 
 
 def _is_title(title: str) -> bool:
@@ -331,7 +371,7 @@ def _is_title(title: str) -> bool:
         and not BROKEN.search(title)
         and not re.search(r"[.!?] \d+$|[a-z]\. [A-Z]", title)  # a step with its number, two sentences
         and not re.search(r"^[A-Z]: |\b[A-Z][a-z]+ \d{1,2}, \d{4}", title)  # a label in a figure, a date
-        and not CAPTION.match(title + " x")
+        and not re.match(r"(?:table|figure|fig\.?|chart) \S*\d", title, re.IGNORECASE)
     )
 
 
@@ -340,18 +380,14 @@ def _set_apart(block: Block, page: Page) -> bool:
 
     The layout model also calls "Type dict", deep in a list of arguments, a heading.
     """
-    body = [
-        b for b in page.blocks if b.text and b.kind not in ("header", "footer", "table", "picture", "caption")
-    ]
+    body = [b for b in page.blocks if b.text and b.kind not in ("header", "footer", "table", "picture", "caption")]
     x0, _, x1, _ = block.box
     margins = Counter(round(b.box[0]) for b in body if b.kind == "text")
     columns = [x for x, count in margins.items() if count > 1]
     begins = any(abs(x0 - x) <= 3 for x in (min(b.box[0] for b in body), *columns))
     centred = abs((x0 + x1) - page.width) <= 12
     right = abs(x1 - max(b.box[2] for b in body)) <= 3
-    return (
-        begins or centred or right or _line_height(block) > 1.15 * statistics.median(map(_line_height, body))
-    )
+    return begins or centred or right or _line_height(block) > 1.15 * statistics.median(map(_line_height, body))
 
 
 def _line_height(block: Block) -> float:

@@ -82,9 +82,7 @@ def write_questions(
     for task in settings.tasks:
         asked: set[tuple[str, ...]] = set()
         for segment in segments:
-            rng = random.Random(
-                content_id("layout", doc_id, segment.first_page, segment.num_pages, task, seed)
-            )
+            rng = random.Random(content_id("layout", doc_id, segment.first_page, segment.num_pages, task, seed))
             found = 0
             for draft in _drafts(index, segment, task, settings, rng):
                 if found == settings.questions_per_segment:
@@ -104,10 +102,12 @@ def write_questions(
 
 def _gap(index: DocumentIndex, doc_id: str, segment: Segment, task: str, found: int, wanted: int) -> Rejected:
     first, last = segment.first_page + 1, segment.first_page + segment.num_pages
-    detail = f"{found} of {wanted} questions; {index.unnamed_tables} tables of the document have no unambiguous name"
-    return Rejected(
-        id=f"{doc_id}:{first}-{last}:{task}", stage="synthesise", reason="no-candidate", detail=detail
+    sound = sum(index.within(segment, page) for page in index.sound_pages)
+    detail = (
+        f"{found} of {wanted} questions; {sound} of {segment.num_pages} pages have a sound text layer; "
+        f"{index.unnamed_tables} tables of the document have no unambiguous name"
     )
+    return Rejected(id=f"{doc_id}:{first}-{last}:{task}", stage="synthesise", reason="no-candidate", detail=detail)
 
 
 def _question(draft: Draft, doc_id: str, task: str, segment: Segment, seed: int) -> Question:
@@ -172,7 +172,10 @@ def _transcribable(page: Page | None, settings: SynthSettings) -> bool:
 
 
 def _transcript(page: Page) -> str:
-    return f"Page {page.index + 1}\n\n{page.text}"
+    """Headers first and footers last: text layers often hold the page number before everything else."""
+    rank = {"header": 0, "footer": 2}
+    ordered = sorted(page.blocks, key=lambda b: rank.get(b.kind, 1))
+    return "\n\n".join([f"Page {page.index + 1}", *(b.text for b in ordered if b.text)])
 
 
 def _full_transcriptions(
@@ -197,15 +200,11 @@ def _full_transcriptions(
         if len(run) >= shortest:
             used |= {p.index for p in run}
             first, end = run[0].index + 1, run[-1].index + 1
-            pages = (
-                f"pages {first} to {end} of the document" if end > first else f"page {first} of the document"
-            )
+            pages = f"pages {first} to {end} of the document" if end > first else f"page {first} of the document"
             yield _transcription("ocr-full", run, pages)
 
 
-def _needles(
-    index: DocumentIndex, segment: Segment, settings: SynthSettings, rng: random.Random
-) -> Iterator[Draft]:
+def _needles(index: DocumentIndex, segment: Segment, settings: SynthSettings, rng: random.Random) -> Iterator[Draft]:
     """One to three pages of the segment, in page order."""
     numbers = range(segment.first_page, segment.first_page + segment.num_pages)
     usable = [
@@ -238,9 +237,7 @@ def _transcription(pattern: str, run: Sequence[Page], pages: str) -> Draft:
         fields={"pages": pages, "first_is_1": FIRST_IS_1, "layout": TRANSCRIPT},
         answer="\n\n".join(_transcript(p) for p in run),
         answer_format="String",
-        evidence=tuple(
-            Evidence(page=p.index, kind="Text", quote=verbatim(p.text)[:QUOTE_CHARS]) for p in run
-        ),
+        evidence=tuple(Evidence(page=p.index, kind="Text", quote=verbatim(p.text)[:QUOTE_CHARS]) for p in run),
         anchor=pages,
         names_pages=True,
         key=(pattern, pages),

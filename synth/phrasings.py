@@ -13,8 +13,7 @@ FIRST_IS_1 = "counting the first page of the document as page 1"
 PHRASINGS: dict[str, tuple[str, ...]] = {
     "table-lookup": (
         "What value is printed in the row {row} and the column {column} of {table}?{unit} {digits}",
-        "Look at {table}. Which number is given in the row {row} under the column heading "
-        "{column}?{unit} {digits}",
+        "Look at {table}. Which number is given in the row {row} under the column heading {column}?{unit} {digits}",
         "According to {table}, what is the figure in the row {row} for the column {column}?{unit} {digits}",
     ),
     "table-lookup-two": (
@@ -44,23 +43,22 @@ PHRASINGS: dict[str, tuple[str, ...]] = {
         'Find {label} and copy its caption, without "{label}".',
     ),
     "caption-pages": (
-        "On which pages of the document do {labels} stand? Answer with a list of page numbers in this "
+        "On which pages of the document do the captions of {labels} stand? Answer with a list of page numbers in this "
         "order, {first_is_1}.",
-        "Give, in this order, the numbers of the pages that show {labels}, {first_is_1}. Answer with a list.",
-        "Find {labels}. List the page number of each in this order, {first_is_1}.",
+        "Give, in this order, the numbers of the pages that carry the captions of {labels}, {first_is_1}. "
+        "Answer with a list.",
+        "Find the captions of {labels}. List the page number of each in this order, {first_is_1}.",
     ),
     "list-item": (
         "What does item {number} of the numbered list under the heading {heading} say? Quote it in "
         "full, without its number.",
-        "Quote item {number} of the numbered list that stands under the heading {heading}, without its "
-        "number.",
+        "Quote item {number} of the numbered list that stands under the heading {heading}, without its number.",
         "Under the heading {heading} there is a numbered list. Copy its item {number}, without the number.",
     ),
     "subsections": (
         'Which subsections does the section "{title}" have? List the titles of those directly below it,'
         " in the order of the document.",
-        'List the titles of the subsections one level below the section "{title}", in the order of the '
-        "document.",
+        'List the titles of the subsections one level below the section "{title}", in the order of the document.',
         'The section "{title}" is divided into subsections. What are the titles of those directly below'
         " it? Answer with a list.",
     ),
@@ -99,12 +97,10 @@ PHRASINGS: dict[str, tuple[str, ...]] = {
         "in the row {row2}.{unit} {digits}",
     ),
     "sum-rows": (
-        "In the column {column} of {table}, what is the sum of the values in the rows {row} and "
-        "{row2}?{unit} {digits}",
+        "In the column {column} of {table}, what is the sum of the values in the rows {row} and {row2}?{unit} {digits}",
         "Add the values in the rows {row} and {row2} of {table}, both from the column {column}. What is"
         " the result?{unit} {digits}",
-        "Look at the column {column} of {table}. How much are the rows {row} and {row2} together?{unit}"
-        " {digits}",
+        "Look at the column {column} of {table}. How much are the rows {row} and {row2} together?{unit} {digits}",
     ),
     "percent-change": (
         "In {table}, by what percentage does the value in the row {row} change from the column "

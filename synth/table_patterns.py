@@ -22,12 +22,11 @@ from synth.drafts import Draft, shuffled
 # Rows that do not carry the table's unit.
 OTHER_UNIT = re.compile(
     r"per[ -](?:\w+ )?share|\bshares?\b|\brates?\b|ratio|percent|%|number|employees|average|yield|\bterm\b|lives|"
-    r"\byears?\b|months|\bdays\b|price|margin|memberships|options|stores|conversion|volatility|\bunits?\b|\blife\b",
+    r"\blife\b|\((?:in )?(?:years|months|days|hours)\)|price|margin|memberships|options|stores|conversion|volatility|"
+    r"\bunits?\b",
     re.IGNORECASE,
 )
-AGGREGATE = re.compile(
-    r"total|\bnet\b|balance|subtotal|\bless\b|gross|beginning|\bend\b|ending|overall", re.IGNORECASE
-)
+AGGREGATE = re.compile(r"total|\bnet\b|balance|subtotal|\bless\b|gross|beginning|\bend\b|ending|overall", re.IGNORECASE)
 CHANGE = re.compile(r"change|versus|\bvs\b|increase|decrease|variance", re.IGNORECASE)
 SCALE = re.compile(r"millions|thousands|billions", re.IGNORECASE)
 MAX_PER_TABLE = 40  # drafts of one pattern; more would only be variations
@@ -75,8 +74,6 @@ def _table_unit(named: NamedTable, cells: list[tuple[int, int]]) -> str:
     unit = named.table.unit
     names = [f"{named.table.rows[r].label} {_without_dates(named, c)}" for r, c in cells]
     noun = re.match(r"(share|option|employee|number)", unit, re.IGNORECASE)
-    if any("%" in named.cell(r, c) for r, c in cells):
-        return ""
     if noun:
         return unit if all(noun[1].casefold() in name.casefold() for name in names) else ""
     return "" if any(OTHER_UNIT.search(name) for name in names) and "except" not in unit else unit
@@ -154,9 +151,7 @@ def lookup(index: DocumentIndex, segment: Segment, rng: random.Random) -> Iterat
 def lookup_two(index: DocumentIndex, segment: Segment, rng: random.Random) -> Iterator[Draft]:
     """Two numbers from two tables on different pages."""
     tables = _tables(index, segment, rng)
-    for a, b in shuffled(
-        [p for p in itertools.combinations(tables, 2) if p[0].page.index != p[1].page.index], rng
-    ):
+    for a, b in shuffled([p for p in itertools.combinations(tables, 2) if p[0].page.index != p[1].page.index], rng):
         first, second = (a, b) if a.page.index < b.page.index else (b, a)
         for (r1, c1), (r2, c2) in zip(_cells(first, rng)[:3], _cells(second, rng)[:3], strict=False):
             values = [plain(_value(first, r1, c1)), plain(_value(second, r2, c2))]
@@ -189,12 +184,7 @@ def _year_pairs(named: NamedTable) -> list[tuple[int, int]]:
         one, two = named.table.columns[a], named.table.columns[b]
         years = [re.findall(r"(?:19|20)\d\d", name) for name in (one, two)]
         same_words = re.sub(r"(?:19|20)\d\d", "", one) == re.sub(r"(?:19|20)\d\d", "", two)
-        if (
-            same_words
-            and len(years[0]) == len(years[1]) == 1
-            and years[0] > years[1]
-            and not CHANGE.search(one)
-        ):
+        if same_words and len(years[0]) == len(years[1]) == 1 and years[0] > years[1] and not CHANGE.search(one):
             pairs.append((a, b))
     return pairs
 
@@ -293,9 +283,7 @@ def _row_pairs(named: NamedTable) -> list[tuple[int, int]]:
     return [
         (a, b)
         for a, b in itertools.combinations(rows, 2)
-        if b - a <= 5
-        and _group(named, a) == _group(named, b)
-        and "%" not in named.cell(a, 0) + named.cell(b, 0)
+        if b - a <= 5 and _group(named, a) == _group(named, b) and "%" not in named.cell(a, 0) + named.cell(b, 0)
     ]
 
 
@@ -312,24 +300,15 @@ def _row_cells(
             for c in _columns(named)
             if not CHANGE.search(named.table.columns[c]) and not OTHER_UNIT.search(_without_dates(named, c))
         ]
-        for (a, b), column in shuffled(list(itertools.product(_row_pairs(named), columns)), rng)[
-            :MAX_PER_TABLE
-        ]:
+        for (a, b), column in shuffled(list(itertools.product(_row_pairs(named), columns)), rng)[:MAX_PER_TABLE]:
             texts = named.cell(a, column), named.cell(b, column)
-            if (
-                named.usable(a, column)
-                and named.usable(b, column)
-                and _same_kind(*texts)
-                and "%" not in texts[0]
-            ):
+            if named.usable(a, column) and named.usable(b, column) and _same_kind(*texts) and "%" not in texts[0]:
                 yield named, a, b, column
 
 
 def _without_dates(named: NamedTable, column: int) -> str:
     """A column's name without "Year ended ...", which is no unit."""
-    return re.sub(
-        r"\b(?:fiscal )?years?,? (?:ended|ending)\b", "", named.table.columns[column], flags=re.IGNORECASE
-    )
+    return re.sub(r"\b(?:fiscal )?years?,? (?:ended|ending)\b", "", named.table.columns[column], flags=re.IGNORECASE)
 
 
 def difference_rows(index: DocumentIndex, segment: Segment, rng: random.Random) -> Iterator[Draft]:

@@ -15,9 +15,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from corpus.blocks import flatten
 from corpus.records import Evidence, Section, Segment
-from synth.document_index import ITEM, DocumentIndex, NumberedList, Place, key_of, verbatim
+from synth.document_index import ITEM, DocumentIndex, NumberedList, Place, key_of, readable, verbatim
 from synth.drafts import Draft, shuffled
 from synth.phrasings import FIRST_IS_1
 
@@ -25,9 +24,7 @@ MAX_ITEM_CHARS = 220
 SUBSECTIONS = range(2, 9)  # more make a long answer of copied titles
 
 
-def _inside(
-    index: DocumentIndex, segment: Segment, places: Sequence[Place], rng: random.Random
-) -> list[Place]:
+def _inside(index: DocumentIndex, segment: Segment, places: Sequence[Place], rng: random.Random) -> list[Place]:
     return shuffled([p for p in places if index.within(segment, p.page)], rng)
 
 
@@ -133,13 +130,8 @@ def list_item(index: DocumentIndex, segment: Segment, rng: random.Random) -> Ite
     for found in _lists(index, segment, rng):
         for number in shuffled(range(1, len(found.items)), rng):
             block = found.items[number - 1]
-            match = ITEM.fullmatch(flatten(block.text))
-            if (
-                match is None
-                or len(match[2]) > MAX_ITEM_CHARS
-                or block.text.count("\n") > 1
-                or '"' in match[2]
-            ):
+            match = ITEM.fullmatch(readable(block.text))
+            if match is None or len(match[2]) > MAX_ITEM_CHARS or block.text.count("\n") > 1 or '"' in match[2]:
                 continue
             yield Draft(
                 pattern="list-item",
@@ -167,8 +159,7 @@ def list_count(index: DocumentIndex, segment: Segment, rng: random.Random) -> It
                 answer=str(len(found.items)),
                 answer_format="Integer",
                 evidence=tuple(
-                    Evidence(page=found.page, kind="Text", quote=verbatim(b.text), box=b.box)
-                    for b in found.items
+                    Evidence(page=found.page, kind="Text", quote=verbatim(b.text), box=b.box) for b in found.items
                 ),
                 anchor=found.anchor,
                 names_pages=found.names_page,
@@ -195,9 +186,7 @@ def subsection_count(index: DocumentIndex, segment: Segment, rng: random.Random)
         yield _section_draft("subsection-count", index, parent, children, str(len(children)))
 
 
-def _section_draft(
-    pattern: str, index: DocumentIndex, parent: Section, children: list[Section], answer: str
-) -> Draft:
+def _section_draft(pattern: str, index: DocumentIndex, parent: Section, children: list[Section], answer: str) -> Draft:
     return Draft(
         pattern=pattern,
         fields={"title": parent.title},

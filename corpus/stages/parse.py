@@ -1,4 +1,4 @@
-"""Documents to pages, document by document; a partition is written when the last of its documents is done."""
+"""Documents to pages: runs of pages in parallel, so that a long document does not hold up the run; then partitions."""
 
 from __future__ import annotations
 
@@ -6,64 +6,39 @@ import json
 from collections import Counter
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from corpus import parse, render
 from corpus.ocr import engine_version
 from corpus.records import Document, Page, Rejected, content_id
-from corpus.stages.state import Build
+from corpus.stages.state import Build, time_limit, value_of
 from corpus.store import schema_of, write_json, write_table
 from corpus.workers import LIMIT_REASONS, Failure, Task
 
+PAGES_PER_TASK = 16
+
 
 def run(b: Build) -> str:
+    """Parse what no finished partition holds."""
     stage = content_id(
         "parse", parse.STAGE_VERSION, b.config.parse.model_dump(), b.config.ocr.model_dump(), render.VERSION,
         engine_version(b.config.ocr.engine),
     )  # fmt: skip
     b.run.drop("pages", keep=b.partitions)
-    done: dict[str, str] = {}
-    todo: dict[str, str] = {}
+    todo = {}
     for name, documents in b.partitions.items():
         fingerprint = content_id(stage, [d.doc_id for d in documents])
-        is_done = b.run.is_done("pages", name, fingerprint) and not _worth_retrying(b, name)
-        (done if is_done else todo)[name] = fingerprint
+        if not b.run.is_done("pages", name, fingerprint) or _worth_retrying(b, name):
+            todo[name] = fingerprint
     total = sum(d.num_pages for d in b.documents)
-    b.progress.stage("parse", len(b.documents), "documents")
-    b.progress.advance(units=sum(len(b.partitions[name]) for name in done))
-
-    waiting: dict[str, set[str]] = {}
-    tasks = []
+    b.progress.stage("parse", total, "pages", documents=len(b.documents))
+    done = [d for name, documents in b.partitions.items() if name not in todo for d in documents]
+    b.progress.advance(units=sum(d.num_pages for d in done), documents=len(done))
     for name in todo:
         _reuse_pages(b, name, stage)
-        missing = [d for d in b.partitions[name] if not _parsed(b, d, stage)]
-        b.progress.advance(units=len(b.partitions[name]) - len(missing))
-        waiting[name] = {d.doc_id for d in missing}
-        for d in missing:
-            job = parse.ParseJob(
-                document=d,
-                parse=b.config.parse,
-                ocr=b.config.ocr,
-                password=b.password,
-                out=_work_file(b, d, stage),
-            )
-            limit = b.config.workers.timeout_s + b.config.workers.page_timeout_s * d.num_pages
-            tasks.append(Task((name, d.doc_id, d.num_pages), parse.parse_to_file, job, limit))
-    tasks.sort(key=lambda t: -t.key[2])  # the longest first, so that none holds up the end
-    for name in [n for n, missing in waiting.items() if not missing]:
-        _merge_pages(b, name, todo[name], stage)
-    for outcome in b.pool.run(tasks, lambda pages: b.progress.advance(pages=pages)):
-        name, doc_id, _ = outcome.key
-        if isinstance(outcome.value, Failure):
-            failure = {"reason": outcome.value.reason, "detail": outcome.value.detail}
-            write_json(b.run.work("parse", f"{doc_id}-{stage}.json"), failure)
-        b.work["parse"] += 1
-        b.progress.advance(units=1)
-        waiting[name].discard(doc_id)
-        if not waiting[name]:
-            _merge_pages(b, name, todo[name], stage)
+    _parse_documents(b, [d for name in todo for d in b.partitions[name]], stage)
+    _join_partitions(b, todo, stage)
     sources: Counter[str] = Counter()
     for marker in b.run.markers("pages").values():
         sources.update(marker.facts["text_sources"])
@@ -73,6 +48,73 @@ def run(b: Build) -> str:
     return f"{total} pages ({by_source or 'none'})"
 
 
+def _parse_documents(b: Build, documents: list[Document], stage: str) -> None:
+    """Parse the page runs that have no file yet; a failure of one is the failure of its document."""
+    tasks = []
+    missing: Counter[str] = Counter()
+    for document in documents:
+        pieces = _pieces(b, document, stage)
+        absent = [] if _failed(b, document, stage).is_file() else [f for f in pieces if not pieces[f].is_file()]
+        present = document.num_pages - sum(_run_length(document, first) for first in absent)
+        b.progress.advance(units=present, documents=not absent)
+        missing[document.doc_id] = len(absent)
+        for first in absent:
+            job = parse.ParseJob(
+                document=document,
+                first_page=first,
+                num_pages=_run_length(document, first),
+                parse=b.config.parse,
+                ocr=b.config.ocr,
+                password=b.password,
+                out=pieces[first],
+            )
+            limit = b.config.workers.timeout_s + b.config.workers.page_timeout_s * job.num_pages
+            tasks.append(Task(document, parse.parse_pages, job, limit))
+    for outcome in b.pool.run(tasks, lambda pages: b.progress.advance(units=pages, pages=pages)):
+        document = outcome.key
+        if isinstance(outcome.value, Failure):
+            failure = {"reason": outcome.value.reason, "detail": outcome.value.detail}
+            write_json(_failed(b, document, stage), failure)
+        missing[document.doc_id] -= 1
+        if not missing[document.doc_id]:
+            b.work["parse"] += 1
+            b.progress.advance(documents=1)
+
+
+def _join_partitions(b: Build, todo: dict[str, str], stage: str) -> None:
+    tasks = []
+    for name in todo:
+        sound = [d for d in b.partitions[name] if not _failed(b, d, stage).is_file()]
+        b.run.reopen("pages", name)
+        job = parse.JoinJob(
+            documents=tuple(sound),
+            pieces={d.doc_id: tuple(_pieces(b, d, stage).values()) for d in sound},
+            password=b.password,
+            out=b.run.path("pages", f"{name}.parquet"),
+        )
+        tasks.append(Task(name, parse.join_partition, job, time_limit(b, sound)))
+    for outcome in b.pool.run(tasks, lambda _: None):
+        name = outcome.key
+        joined = value_of(outcome.value, f"pages of {name}")
+        failures = {d: {"reason": r, "detail": detail} for d, (r, detail) in joined.failures.items()}
+        for document in b.partitions[name]:
+            file = _failed(b, document, stage)
+            if file.is_file():
+                failures[document.doc_id] = json.loads(file.read_text())
+        facts = {
+            "stage": stage,
+            "documents": [d.doc_id for d in b.partitions[name] if d.doc_id not in failures],
+            "failures": failures,
+            "limits": b.config.workers.model_dump(),
+            "ocr_pages": joined.ocr_pages,
+            "text_sources": joined.text_sources,
+        }
+        b.run.finish("pages", name, todo[name], [b.run.path("pages", f"{name}.parquet")], facts)
+        for document in b.partitions[name]:
+            for file in b.run.work("parse").glob(f"{document.doc_id}-*"):
+                file.unlink()
+
+
 def _worth_retrying(b: Build, name: str) -> bool:
     """True where a document hit a limit of its worker and the limits are others now."""
     facts = b.marker("pages", name).facts
@@ -80,13 +122,21 @@ def _worth_retrying(b: Build, name: str) -> bool:
     return hit and facts["limits"] != b.config.workers.model_dump()
 
 
-def _work_file(b: Build, document: Document, stage: str) -> Path:
-    return b.run.work("parse", f"{document.doc_id}-{stage}.parquet")
+def _pieces(b: Build, document: Document, stage: str) -> dict[int, Path]:
+    """Files of a document's page runs by their first page; one file where its pages were taken over whole."""
+    whole = b.run.work("parse", f"{document.doc_id}-{stage}-whole.parquet")
+    if whole.is_file():
+        return {0: whole}
+    firsts = range(0, document.num_pages, PAGES_PER_TASK)
+    return {first: b.run.work("parse", f"{document.doc_id}-{stage}-{first:06d}.parquet") for first in firsts}
 
 
-def _parsed(b: Build, document: Document, stage: str) -> bool:
-    file = _work_file(b, document, stage)
-    return file.is_file() or file.with_suffix(".json").is_file()
+def _run_length(document: Document, first: int) -> int:
+    return min(PAGES_PER_TASK, document.num_pages - first)
+
+
+def _failed(b: Build, document: Document, stage: str) -> Path:
+    return b.run.work("parse", f"{document.doc_id}-{stage}-failed.json")
 
 
 def _reuse_pages(b: Build, name: str, stage: str) -> None:
@@ -96,35 +146,6 @@ def _reuse_pages(b: Build, name: str, stage: str) -> None:
         return
     table = pq.read_table(b.run.path("pages", f"{name}.parquet"), schema=schema_of(Page))
     for document in b.partitions[name]:
-        if document.doc_id in marker.facts["documents"] and not _parsed(b, document, stage):
-            write_table(_work_file(b, document, stage), table.filter(pc.equal(table["doc_id"], document.doc_id)))
-
-
-def _merge_pages(b: Build, name: str, fingerprint: str, stage: str) -> None:
-    """One file for a partition from the files of its documents, in the order of their ids."""
-    tables, failures, used = [schema_of(Page).empty_table()], {}, []
-    for document in b.partitions[name]:
-        file = _work_file(b, document, stage)
-        if file.is_file():
-            tables.append(pq.read_table(file, schema=schema_of(Page)))
-            used.append(file)
-        else:
-            failures[document.doc_id] = json.loads(file.with_suffix(".json").read_text())
-            used.append(file.with_suffix(".json"))
-    pages = pa.concat_tables(tables)
-    out = b.run.path("pages", f"{name}.parquet")
-    b.run.reopen("pages", name)
-    write_table(out, pages)
-    read = [d.doc_id for d in b.partitions[name] if d.doc_id not in failures]
-    ocr = Counter(pages.filter(pc.equal(pages["text_source"], "ocr"))["doc_id"].to_pylist())
-    facts = {
-        "stage": stage,
-        "documents": read,
-        "failures": failures,
-        "limits": b.config.workers.model_dump(),
-        "ocr_pages": dict(sorted(ocr.items())),
-        "text_sources": dict(sorted(Counter(pages["text_source"].to_pylist()).items())),
-    }
-    b.run.finish("pages", name, fingerprint, [out], facts)
-    for file in used:
-        file.unlink()
+        if document.doc_id in marker.facts["documents"]:
+            whole = b.run.work("parse", f"{document.doc_id}-{stage}-whole.parquet")
+            write_table(whole, table.filter(pc.equal(table["doc_id"], document.doc_id)))

@@ -1,0 +1,203 @@
+"""Hand-made inputs: small PDFs, records with sensible defaults, and what a worker process may be asked to do.
+
+Imported by the worker processes of some tests, so nothing heavy is loaded at the top.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from corpus.errors import DocumentError, EngineError
+from corpus.records import Block, Document, Evidence, Page, Question
+
+DOC_ID = "0123456789abcdef"
+LETTER = (612.0, 792.0)
+MARGIN = 72
+FONT_SIZE = 12
+LEADING = 16
+
+Progress = Callable[[int], None]
+
+# ------------------------------------------------------------------------------------------------------- records
+
+
+def block(text: str = "", kind: str = "text", **changes: Any) -> Block:
+    """A block of text somewhere on the page."""
+    return Block(**{"kind": kind, "box": (72.0, 72.0, 540.0, 90.0), "text": text, **changes})
+
+
+def page(index: int = 0, *blocks: Block | str, **changes: Any) -> Page:
+    """A Letter page with a sound text layer; a plain string stands for a block of text."""
+    made = tuple(block(b) if isinstance(b, str) else b for b in blocks)
+    values: dict[str, Any] = {
+        "doc_id": DOC_ID,
+        "index": index,
+        "width": LETTER[0],
+        "height": LETTER[1],
+        "rotation": 0,
+        "text_source": "layer",
+        "blocks": made,
+    }
+    return Page(**{**values, **changes})
+
+
+def question(**changes: Any) -> Question:
+    """An accepted question about the first page of `document()`."""
+    values: dict[str, Any] = {
+        "question_id": "q0123456789abcde",
+        "doc_id": DOC_ID,
+        "task": "extract-single",
+        "question": "What is the net income of 2023?",
+        "answer": "1,234",
+        "answer_format": "String",
+        "evidence": (Evidence(page=0, kind="Table", quote="1,234", box=(300.0, 200.0, 330.0, 212.0)),),
+        "segment_first": 0,
+        "segment_pages": 1,
+    }
+    return Question(**{**values, **changes})
+
+
+def document(**changes: Any) -> Document:
+    """A document of ten pages that ingest accepted."""
+    sha256 = changes.get("sha256", DOC_ID * 4)
+    values: dict[str, Any] = {
+        "doc_id": sha256[:16],
+        "sha256": sha256,
+        "uri": "/library/report.pdf",
+        "num_bytes": 1_000,
+        "num_pages": 10,
+    }
+    return Document(**{**values, **changes})
+
+
+# ---------------------------------------------------------------------------------------------------------- PDFs
+
+
+def write_pdf(
+    path: Path,
+    pages: int = 3,
+    text: str | Sequence[str] = "This is page {page} of a small document.",
+    images: bool = False,
+    bookmarks: Sequence[tuple[int, str, int]] = (),
+    rotation: int = 0,
+    size: tuple[float, float] = LETTER,
+    crop: tuple[float, float, float, float] | None = None,
+    password: str | None = None,
+) -> Path:
+    """Write a small PDF with reportlab; the same arguments give the same bytes.
+
+    Args:
+        text: of every page ("{page}" becomes its number, lines are kept), or one text a page.
+        images: a page is a picture of its text, without a text layer.
+        bookmarks: (level from 1, title, page index).
+        rotation: degrees clockwise by which a viewer turns what is drawn here.
+        size: of the page in points, as displayed.
+        crop: crop box in PDF coordinates, before rotation (origin bottom left).
+        password: the document is encrypted with it.
+    """
+    from reportlab.pdfgen.canvas import Canvas
+
+    texts = [text] * pages if isinstance(text, str) else list(text)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    width, height = size if rotation % 180 == 0 else size[::-1]  # reportlab swaps the sides of a page on its side
+    canvas = Canvas(str(path), pagesize=size, invariant=1, encrypt=password)
+    for index, template in enumerate(texts):
+        lines = template.replace("{page}", str(index + 1)).splitlines()
+        canvas.setPageRotation(rotation)
+        if crop:
+            canvas.setCropBox(crop)
+        if images:
+            from reportlab.lib.utils import ImageReader
+
+            picture = picture_of(lines, (width, height))
+            canvas.drawImage(ImageReader(picture), 0, 0, width, height)
+        else:
+            canvas.setFont("Helvetica", FONT_SIZE)
+            for number, line in enumerate(lines):
+                canvas.drawString(MARGIN, height - MARGIN - number * LEADING, line)
+        for entry, (level, title, at) in enumerate(bookmarks):
+            if at == index:
+                canvas.bookmarkPage(f"bookmark-{entry}")
+                canvas.addOutlineEntry(title, f"bookmark-{entry}", level - 1)
+        canvas.showPage()
+    canvas.save()
+    return path
+
+
+def picture_of(lines: Sequence[str], size: tuple[float, float]) -> Any:
+    """Black text on white, at 144 pixels an inch."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    image = Image.new("L", (round(size[0] * 2), round(size[1] * 2)), 255)
+    font = ImageFont.load_default(size=2 * FONT_SIZE)
+    for number, line in enumerate(lines):
+        ImageDraw.Draw(image).text((2 * MARGIN, 2 * (MARGIN + number * LEADING)), line, fill=0, font=font)
+    return image
+
+
+PDF_WITHOUT_PAGES = (
+    b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n"
+    b"2 0 obj<</Type/Pages/Count 0/Kids[]>>endobj\ntrailer<</Root 1 0 R/Size 3>>\n%%EOF\n"
+)
+
+# ----------------------------------------------------------------------------------------- tasks of worker processes
+
+
+def double(argument: int, progress: Progress) -> int:
+    """A task that succeeds and reports that it did one page."""
+    progress(1)
+    return 2 * argument
+
+
+def say_pid(argument: Any, progress: Progress) -> int:
+    """Which process ran the task."""
+    return os.getpid()
+
+
+def crash(argument: Any, progress: Progress) -> None:
+    """A segmentation fault, as a broken C library has it."""
+    os.kill(os.getpid(), signal.SIGSEGV)
+    time.sleep(60)
+
+
+def leave(argument: int, progress: Progress) -> None:
+    """A library that ends the process."""
+    os._exit(argument)
+
+
+def hang(argument: Any, progress: Progress) -> None:
+    """A task that never ends; writes its process id to `argument`, if that is a file."""
+    if argument:
+        Path(argument).write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+def eat_memory(argument: int, progress: Progress) -> None:
+    """Hold `argument` MB until somebody ends it."""
+    held = b"x" * (argument << 20)
+    time.sleep(600 if held else 0)
+
+
+def raise_memory_error(argument: Any, progress: Progress) -> None:
+    """What a failed allocation looks like."""
+    raise MemoryError
+
+
+def raise_value_error(argument: str, progress: Progress) -> None:
+    """A bug."""
+    raise ValueError(argument)
+
+
+def refuse(argument: tuple[str, str], progress: Progress) -> None:
+    """A fault of one document."""
+    raise DocumentError(*argument)
+
+
+def engine_fault(argument: str, progress: Progress) -> None:
+    """The outside failed."""
+    raise EngineError(argument)

@@ -1,0 +1,295 @@
+"""Real small PDFs to pages: whichever way a page can be read, it keeps its place and says how it was read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import document
+from reportlab.pdfgen.canvas import Canvas
+
+from corpus import parse
+from corpus.config import OcrSettings, ParseSettings
+from corpus.errors import DocumentError
+from corpus.layout import PageLayout, Word
+from corpus.ocr import OcrLine
+from corpus.parse import JoinJob, ParseJob, check_unchanged, join_partition, parse_pages, text_source
+from corpus.records import Document, Page, Table
+from corpus.render import count_pages
+from corpus.store import file_sha256, read_records
+
+MakePdf = Callable[..., Path]
+
+FONTS = ParseSettings(layout="fonts")
+NO_OCR = OcrSettings(engine="none")
+
+
+def of_file(path: Path) -> Document:
+    return document(sha256=file_sha256(path), uri=str(path), num_pages=count_pages(path), num_bytes=path.stat().st_size)
+
+
+def piece(source: Document, first: int, count: int, settings: ParseSettings, ocr: OcrSettings, **more: Any) -> Path:
+    """A run of pages, parsed into a file beside the document."""
+    out = Path(source.uri).with_suffix(f".{first}.parquet")
+    progress = more.pop("progress", lambda _: None)
+    password = more.pop("password", None)
+    job = ParseJob(
+        document=source, first_page=first, num_pages=count, parse=settings, ocr=ocr, password=password, out=out
+    )
+    parse_pages(job, progress)
+    return out
+
+
+def joined(*sources: Document, pieces: dict[str, tuple[Path, ...]], password: str | None = None) -> Any:
+    """(what joining says, the pages of the partition)"""
+    out = Path(sources[0].uri).with_suffix(".joined.parquet")
+    said = join_partition(JoinJob(documents=sources, pieces=pieces, password=password, out=out), lambda _: None)
+    return said, read_records(out, Page)
+
+
+def parsed(path: Path, settings: ParseSettings = FONTS, ocr: OcrSettings = NO_OCR) -> list[Page]:
+    """Every page of a document, as a build has it."""
+    source = of_file(path)
+    whole = piece(source, 0, source.num_pages, settings, ocr)
+    pages: list[Page] = joined(source, pieces={source.doc_id: (whole,)})[1]
+    return pages
+
+
+class FakeEngine:
+    """Reads one line in the upper left quarter of whatever it is shown, and a doubtful one."""
+
+    version = "1"
+
+    def __init__(self) -> None:
+        self.shapes: list[tuple[int, ...]] = []
+
+    def read(self, image: np.ndarray) -> list[OcrLine]:
+        self.shapes.append(image.shape)
+        height, width = image.shape[:2]
+        return [
+            OcrLine((0, 0, width / 2, height / 2), "Read from the picture", 0.97),
+            OcrLine((0, height / 2, width, height), "dirt", 0.3),
+        ]
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
+    fake = FakeEngine()
+    monkeypatch.setattr(parse, "load_engine", lambda _: fake)
+    return fake
+
+
+# ------------------------------------------------------------------------------------------------------ real pages
+
+
+def test_pages_with_a_text_layer_are_read_from_it(make_pdf: MakePdf) -> None:
+    file = make_pdf(pages=3, text="The first line of page {page}.\nIts second line.")
+    pages = parsed(file)
+    assert [p.index for p in pages] == [0, 1, 2]
+    assert [(p.text_source, p.text_reason, p.problem) for p in pages] == [("layer", "", "")] * 3
+    assert pages[1].text == "The first line of page 2.\nIts second line."
+    assert {p.doc_id for p in pages} == {file_sha256(file)[:16]}
+    assert (pages[0].width, pages[0].height, pages[0].rotation) == (612.0, 792.0, 0)
+
+
+def test_the_layout_model_reads_the_same_words(make_pdf: MakePdf) -> None:
+    file = make_pdf(pages=1, text="Chapter 1\n\n\nThe first line of the page.\nIts second line.")
+    (by_model,), (by_fonts,) = parsed(file, ParseSettings(layout="model")), parsed(file)
+    assert by_model.text.split() == by_fonts.text.split()
+    assert by_model.text_source == "layer"
+
+
+def test_a_page_that_is_an_image_is_read_by_ocr(make_pdf: MakePdf) -> None:
+    file = make_pdf(pages=1, images=True, text="Invoice number 48213\nTotal amount due: 950 dollars")
+    (page,) = parsed(file, FONTS, OcrSettings())
+    assert (page.text_source, page.text_reason) == ("ocr", "text-layer-of-0-characters")
+    assert "48213" in page.text
+    assert "950" in page.text
+    (block,) = page.blocks
+    assert 0.9 < block.confidence < 1
+    x0, y0, x1, y1 = block.box  # drawn at (72, 72), two lines of 12 points
+    assert abs(x0 - 72) < 6 and abs(y0 - 72) < 6
+    assert 150 < x1 < 350 and 90 < y1 < 110
+
+
+def test_a_rotated_page_is_as_a_reader_sees_it(make_pdf: MakePdf) -> None:
+    (page,) = parsed(make_pdf(pages=1, rotation=90, size=(500, 700), text="Turned by a quarter."))
+    assert (page.width, page.height, page.rotation) == (500, 700, 90)
+    x0, y0, x1, y1 = page.blocks[0].box
+    assert y1 - y0 > x1 - x0  # the line runs down the page
+    assert x0 > 250
+
+
+def test_bookmarks_and_headings_become_sections(make_pdf: MakePdf) -> None:
+    titles = [f"Part {letter}" for letter in "ABCDEFGHI"]
+    bookmarks = [(1, title, i) for i, title in enumerate(titles)]
+    file = make_pdf(text=[f"{title}\nand its words" for title in titles], bookmarks=bookmarks)
+    assert [(s.title, s.source) for p in parsed(file) for s in p.sections] == [(t, "bookmarks") for t in titles]
+
+
+def test_a_blank_page_is_no_mystery(make_pdf: MakePdf, engine: FakeEngine) -> None:
+    pages = parsed(make_pdf(text=["Some words on the first page", ""]), FONTS, OcrSettings())
+    assert [(p.text_source, p.text_reason) for p in pages] == [("layer", ""), ("none", "blank-page")]
+    assert pages[1].blocks == ()
+    assert engine.shapes == []
+
+
+def test_a_page_beyond_the_aspect_ratio_keeps_its_place(make_pdf: MakePdf, engine: FakeEngine) -> None:
+    (page,) = parsed(make_pdf(pages=1, size=(14_400, 71), text=""), FONTS, OcrSettings())
+    assert page.problem == "aspect-ratio: 14400 x 71 pt exceeds 200:1"
+    assert (page.text_source, page.width, page.height) == ("none", 14_400, 71)
+    assert engine.shapes == []
+
+
+def test_a_page_of_200_inches_is_read_in_bounded_memory(tmp_path: Path, engine: FakeEngine) -> None:
+    file = tmp_path / "poster.pdf"
+    canvas = Canvas(str(file), pagesize=(14_400, 7_200))
+    canvas.circle(7_200, 3_600, 500, fill=1)
+    canvas.save()
+    (page,) = parsed(file, FONTS, OcrSettings())
+    ((height, width, _),) = engine.shapes
+    assert height * width <= parse.MAX_OCR_PIXELS
+    assert 0.99 < (width / height) / 2 < 1.01
+    assert (page.problem, page.text_source) == ("", "ocr")
+
+
+def test_lines_of_ocr_are_in_points_and_doubtful_ones_are_dropped(make_pdf: MakePdf, engine: FakeEngine) -> None:
+    (page,) = parsed(make_pdf(pages=1, images=True, text="picture"), FONTS, OcrSettings(dpi=100, min_confidence=0.5))
+    assert engine.shapes == [(1100, 850, 3)]
+    assert [(b.text, b.box, b.confidence) for b in page.blocks] == [("Read from the picture", (0, 0, 306, 396), 0.97)]
+    (page,) = parsed(make_pdf(pages=1, images=True, text="picture"), FONTS, OcrSettings(min_confidence=0.99))
+    assert (page.text_source, page.text_reason) == ("none", "text-layer-of-0-characters, and OCR found no text")
+
+
+def test_without_an_engine_a_page_stays_without_text_and_says_so(make_pdf: MakePdf) -> None:
+    (page,) = parsed(make_pdf(pages=1, images=True, text="Unread"))
+    assert (page.text_source, page.blocks) == ("none", ())
+    assert page.text_reason == "text-layer-of-0-characters, and ocr.engine is none"
+
+
+def test_a_page_whose_text_layer_cannot_be_read_costs_no_other_page(
+    make_pdf: MakePdf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = parse.read_layout
+
+    def broken(page: Any, use_model: bool) -> PageLayout:
+        if page.number == 1:
+            raise RuntimeError("syntax error\nin content stream")
+        return read(page, use_model=use_model)
+
+    monkeypatch.setattr(parse, "read_layout", broken)
+    pages = parsed(make_pdf(pages=3))
+    assert [p.text_source for p in pages] == ["layer", "none", "layer"]
+    assert pages[1].text_reason == "unreadable-text-layer: syntax error, and ocr.engine is none"
+
+
+def test_a_document_in_runs_is_the_document_as_a_whole(make_pdf: MakePdf) -> None:
+    titles = [f"Part {letter}" for letter in "ABCDEFGHIJ"]
+    file = make_pdf(text=[f"{t}\nand its words" for t in titles], bookmarks=[(1, t, i) for i, t in enumerate(titles)])
+    source = of_file(file)
+    seen: list[int] = []
+    runs = [piece(source, first, n, FONTS, NO_OCR, progress=seen.append) for first, n in ((0, 4), (4, 5), (9, 1))]
+    _, pages = joined(source, pieces={source.doc_id: tuple(runs)})
+    assert pages == parsed(file)
+    assert [p.index for p in pages] == list(range(10))
+    assert [s.title for p in pages for s in p.sections] == titles
+    assert sum(seen) == 10
+
+
+def test_a_partition_is_joined_and_a_document_that_is_gone_costs_no_other(make_pdf: MakePdf) -> None:
+    first, gone = (
+        of_file(make_pdf("a.pdf", text=["Some words that can be read", ""])),
+        of_file(make_pdf("b.pdf", pages=1)),
+    )
+    pieces = {d.doc_id: (piece(d, 0, d.num_pages, FONTS, NO_OCR),) for d in (first, gone)}
+    said, pages = joined(first, gone, pieces=pieces)
+    assert [(p.doc_id, p.index) for p in pages] == [(first.doc_id, 0), (first.doc_id, 1), (gone.doc_id, 0)]
+    assert (said.text_sources, said.ocr_pages, said.failures) == ({"layer": 2, "none": 1}, {}, {})
+    Path(gone.uri).unlink()
+    said, pages = joined(first, gone, pieces=pieces)
+    assert {p.doc_id for p in pages} == {first.doc_id}
+    assert {d: reason for d, (reason, _) in said.failures.items()} == {gone.doc_id: "unreadable"}
+
+
+def test_pages_read_by_ocr_are_counted_by_document(make_pdf: MakePdf, engine: FakeEngine) -> None:
+    source = of_file(make_pdf(pages=2, images=True, text="picture"))
+    said, _ = joined(source, pieces={source.doc_id: (piece(source, 0, 2, FONTS, OcrSettings()),)})
+    assert (said.ocr_pages, said.text_sources) == ({source.doc_id: 2}, {"ocr": 2})
+
+
+def test_an_encrypted_document_is_read_with_its_password(make_pdf: MakePdf) -> None:
+    file = make_pdf(password="secret", pages=1)
+    source = document(sha256=file_sha256(file), uri=str(file), num_pages=1)
+    run = piece(source, 0, 1, FONTS, NO_OCR, password="secret")
+    _, pages = joined(source, pieces={source.doc_id: (run,)}, password="secret")
+    assert [p.text for p in pages] == ["This is page 1 of a small document."]
+    with pytest.raises(DocumentError, match="encrypted"):
+        piece(source, 0, 1, FONTS, NO_OCR)
+
+
+def test_a_source_that_changed_is_refused(make_pdf: MakePdf) -> None:
+    file = make_pdf()
+    before = of_file(file)
+    check_unchanged(before)
+    file.write_bytes(file.read_bytes() + b"\n")
+    with pytest.raises(DocumentError, match="source-changed") as e:
+        piece(before, 0, 3, FONTS, NO_OCR)
+    assert str(file) in str(e.value)
+    file.unlink()
+    with pytest.raises(DocumentError, match="unreadable"):
+        check_unchanged(before)
+
+
+# --------------------------------------------------------------------------------------------- which text to trust
+
+
+def shown(image_share: float = 0.0, hidden: int = 0, visible: int = 100) -> Any:
+    """What `text_source` asks of a PyMuPDF page of 100 x 100 points."""
+    spans = [{"type": 3, "chars": [()] * hidden}, {"type": 0, "chars": [()] * visible}]
+    return SimpleNamespace(
+        rect=SimpleNamespace(width=100.0, height=100.0),
+        get_image_info=lambda: [{"bbox": (0, 0, 100, 100 * image_share)}] if image_share else [],
+        get_texttrace=lambda: spans,
+    )
+
+
+def layout_of(text: str) -> PageLayout:
+    return PageLayout(100, 100, tuple(Word((0, 0, 1, 1), word) for word in text.split()), (), (), ())
+
+
+@pytest.mark.parametrize(
+    ("text", "page", "source", "reason"),
+    [
+        ("Sixteen letters!!", shown(), "layer", ""),
+        ("Sixteen letters!", shown(), "ocr", "text-layer-of-15-characters"),
+        ("", shown(), "ocr", "text-layer-of-0-characters"),
+        ("a" * 18 + "\ufffd" * 2, shown(), "layer", ""),
+        ("a" * 17 + "\ufffd" * 3, shown(), "ocr", "garbled-text-layer: 3 of 20 characters are unmapped"),
+        ("\ue000" * 20, shown(), "ocr", "garbled-text-layer: 20 of 20 characters are unmapped"),
+        ("\x01" * 20, shown(), "ocr", "garbled-text-layer: 20 of 20 characters are unmapped"),
+        ("数" * 20, shown(), "layer", ""),
+        ("a" * 20, shown(image_share=1, hidden=90, visible=10), "layer", "invisible-text-layer"),
+        ("a" * 20, shown(image_share=1, hidden=10, visible=90), "layer", ""),
+        ("a" * 20, shown(image_share=0.6, hidden=90, visible=10), "layer", ""),
+        ("a" * 20, shown(hidden=90, visible=10), "layer", ""),
+    ],
+)
+def test_a_text_layer_is_trusted_when_it_is_sound(text: str, page: Any, source: str, reason: str) -> None:
+    assert text_source(layout_of(text), page) == (source, reason)
+
+
+def test_a_page_with_an_invisible_layer_keeps_its_text_but_gives_no_tables(
+    make_pdf: MakePdf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = Table(box=(0.0, 0.0, 9.0, 9.0), columns=("2023",), column_boxes=((0.0, 0.0, 9.0, 1.0),), rows=())
+    monkeypatch.setattr(parse, "strict_tables", lambda _: (table,))
+    monkeypatch.setattr(parse, "_mostly_invisible", lambda _: True)
+    for has_image, tables in ((True, ()), (False, (table,))):
+        monkeypatch.setattr(parse, "_has_page_image", lambda _, answer=has_image: answer)
+        (page,) = parsed(make_pdf(pages=1))
+        assert page.tables == tables
+        assert page.text_source == "layer"

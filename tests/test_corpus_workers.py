@@ -1,0 +1,154 @@
+"""Worker processes: whatever a task does to its process, the others are done and the run goes on."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fakes
+import pytest
+
+from corpus.errors import DocumentError, EngineError
+from corpus.workers import OUT_OF_MEMORY, TIMEOUT, WORKER_DIED, Failure, Task, WorkerPool
+
+MEMORY_MB = 400
+LONG_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[WorkerPool]:
+    """One pool for the tests that leave it usable; a spawned process costs a quarter of a second."""
+    with WorkerPool(2, memory_mb=MEMORY_MB) as shared:
+        yield shared
+
+
+def run(pool: WorkerPool, *tasks: Task[Any], pages: list[int] | None = None) -> dict[Any, Any]:
+    progress = (lambda _: None) if pages is None else pages.append
+    return {outcome.key: outcome.value for outcome in pool.run(tasks, progress)}
+
+
+def task(key: Any, function: Any, argument: Any = None, timeout_s: float = LONG_S) -> Task[Any]:
+    return Task(key, function, argument, timeout_s)
+
+
+def is_running(pid: int) -> bool:
+    """False for a process that is gone, and for one that is dead but was not yet reaped."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def eventually(condition: Any, within_s: float = 10.0) -> bool:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def test_every_task_gives_its_value_and_its_progress(pool: WorkerPool) -> None:
+    pages: list[int] = []
+    assert run(pool, *(task(i, fakes.double, i) for i in range(7)), pages=pages) == {i: 2 * i for i in range(7)}
+    assert pages == [1] * 7
+
+
+def test_no_task_is_no_work(pool: WorkerPool) -> None:
+    assert run(pool) == {}
+
+
+def test_processes_live_through_the_build(pool: WorkerPool) -> None:
+    first = set(run(pool, *(task(i, fakes.say_pid) for i in range(6))).values())
+    second = set(run(pool, *(task(i, fakes.say_pid) for i in range(6))).values())
+    assert len(first | second) <= 2
+    assert os.getpid() not in first
+
+
+def test_a_task_that_fails_costs_itself_alone(pool: WorkerPool) -> None:
+    failing = {
+        "crash": task("crash", fakes.crash),
+        "leave": task("leave", fakes.leave, 3),
+        "hang": task("hang", fakes.hang, "", timeout_s=1.5),
+        "eat": task("eat", fakes.eat_memory, 2 * MEMORY_MB),
+        "allocation": task("allocation", fakes.raise_memory_error),
+        "bug": task("bug", fakes.raise_value_error, "wrong"),
+        "document": task("document", fakes.refuse, ("encrypted", "needs a password")),
+    }
+    good = [task(i, fakes.double, i) for i in range(len(failing))]
+    mixed = [t for pair in zip(failing.values(), good, strict=True) for t in pair]
+    done = run(pool, *mixed)
+    assert {k: done.pop(k) for k in range(len(good))} == {i: 2 * i for i in range(len(good))}
+    assert {k: v.reason for k, v in done.items()} == {
+        "crash": WORKER_DIED,
+        "leave": WORKER_DIED,
+        "hang": TIMEOUT,
+        "eat": OUT_OF_MEMORY,
+        "allocation": OUT_OF_MEMORY,
+        "bug": "internal-error",
+        "document": "encrypted",
+    }
+    assert done["crash"].detail == "killed by SIGSEGV while it handled the document"
+    assert done["leave"].detail == "exited with code 3 while it handled the document"
+    assert done["hang"].detail == "gave up after 2 s; raise workers.timeout_s"
+    assert f"exceeds workers.memory_mb = {MEMORY_MB}" in done["eat"].detail
+    assert done["bug"].detail == "ValueError: wrong"
+    assert done["document"] == Failure("encrypted", "needs a password")
+
+
+def test_the_pool_is_as_good_as_new_after_failures(pool: WorkerPool) -> None:
+    run(pool, *(task(i, fakes.crash) for i in range(2)))
+    assert run(pool, *(task(i, fakes.double, i) for i in range(4))) == {i: 2 * i for i in range(4)}
+
+
+def test_a_fault_of_the_outside_ends_the_run(tmp_path: Path) -> None:
+    with WorkerPool(2, memory_mb=MEMORY_MB) as own:
+        pid_file = tmp_path / "pid"
+        with pytest.raises(EngineError, match="the disk is full"):
+            run(own, task(0, fakes.hang, pid_file), task(1, fakes.engine_fault, "the disk is full"))
+        assert eventually(lambda: pid_file.is_file() and pid_file.read_text())
+        pid = int(pid_file.read_text())
+        assert is_running(pid)
+    assert not is_running(pid)  # leaving the pool ends its processes
+
+
+def test_a_process_is_replaced_after_a_number_of_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("corpus.workers.RECYCLE_AFTER", 2)
+    with WorkerPool(1, memory_mb=MEMORY_MB) as own:
+        pids = list(run(own, *(task(i, fakes.say_pid) for i in range(4))).values())
+    assert pids[0] == pids[1] != pids[2] == pids[3]
+
+
+def test_workers_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    parent = (
+        "import sys\nimport fakes\nfrom corpus.workers import Task, WorkerPool\n"
+        "with WorkerPool(2, memory_mb=400) as pool:\n"
+        "    list(pool.run([Task(i, fakes.hang, f'{sys.argv[1]}/{i}', 600.0) for i in range(2)], print))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    process = subprocess.Popen([sys.executable, "-c", parent, str(tmp_path)], env=environment)
+    try:
+        files = [tmp_path / "0", tmp_path / "1"]
+        assert eventually(lambda: all(f.is_file() and f.read_text() for f in files), within_s=30)
+        pids = [int(f.read_text()) for f in files]
+        assert all(map(is_running, pids))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert eventually(lambda: not any(map(is_running, pids)))
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_an_error_of_a_document_travels_between_processes() -> None:
+    error = pickle.loads(pickle.dumps(DocumentError("encrypted", "needs a password")))
+    assert (error.reason, error.detail, str(error)) == ("encrypted", "needs a password", "encrypted: needs a password")
+    assert str(DocumentError("encrypted")) == "encrypted"

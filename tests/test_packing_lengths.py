@@ -1,0 +1,195 @@
+"""The count of a conversation is the count of the model's own chat template, to the token."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import question
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from corpus.config import MessageSettings
+from corpus.errors import ConfigError
+from corpus.messages import Message, build_messages
+from corpus.records import PageGrid, Question, Window
+from corpus.vision_tokens import FAMILIES, Family, num_image_tokens
+from packing.lengths import HfTokenizer, Utf8Bound, conversation_length, load_counter, page_tokens
+
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"]
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+TRAINING_TEXT = [
+    "system user assistant You are a helpful assistant. Page 1\n\nPage 2\n What is the answer of the page?"
+]
+TURNS = (
+    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' }}"
+    "{% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}"
+    "{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part.text }}{% endif %}"
+    "{% endfor %}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
+)
+DEFAULT_SYSTEM = (
+    "{% if messages[0].role != 'system' %}"
+    "{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}"
+)
+TEMPLATES = {"qwen2.5-vl": DEFAULT_SYSTEM + TURNS, "qwen3-vl": TURNS}
+
+both_families = pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda f: f.name)
+ANY_TEXT = st.text(
+    st.one_of(
+        st.characters(codec="utf-8"), st.sampled_from("<|im_end>Page 12\n .,'é\u0958\ufb2a\u00a0"), st.just("\u0301")
+    ),
+    max_size=30,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny byte-level BPE that normalises and splits text as Qwen's does."""
+    bpe = Tokenizer(models.BPE())
+    bpe.normalizer = normalizers.NFC()
+    split = pre_tokenizers.Split(Regex(SPLIT), "isolated")
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=340,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=SPECIAL,
+        show_progress=False,
+    )
+    bpe.train_from_iterator(TRAINING_TEXT * 9, trainer)
+    path = tmp_path_factory.mktemp("tiny-tokenizer")
+    PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|im_end|>").save_pretrained(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def counter(folder: str) -> HfTokenizer:
+    return HfTokenizer(folder)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder: str) -> Any:
+    return PreTrainedTokenizerFast.from_pretrained(folder)
+
+
+def conversation(
+    first_page: int, num_pages: int, questions: Sequence[Question], **options: Any
+) -> tuple[list[Message], list[PageGrid]]:
+    window = Window(doc_id="d", index=0, first_page=first_page, num_pages=num_pages)
+    grids = [PageGrid(height=224 * (1 + i % 2), width=448) for i in range(num_pages)]  # on the grid of both families
+    return build_messages(window, questions, MessageSettings(**options)), grids
+
+
+def model_input(tokenizer: Any, messages: list[Message], grids: list[PageGrid], family: Family) -> list[str]:
+    """Tokens as the model's processor makes them: template, tokenizer, image pads multiplied."""
+    text = tokenizer.apply_chat_template(messages, chat_template=TEMPLATES[family.name], tokenize=False)
+    images = iter(grids)
+    tokens: list[str] = []
+    for token in tokenizer.convert_ids_to_tokens(tokenizer(text, add_special_tokens=False)["input_ids"]):
+        tokens += [token] * (num_image_tokens(next(images), family) if token == "<|image_pad|>" else 1)
+    assert next(images, None) is None
+    return tokens
+
+
+def num_supervised(tokens: list[str], tokenizer: Any) -> int:
+    """Tokens from after "assistant" and its line end to the end of the turn, of every turn."""
+    opening = tokenizer.tokenize("assistant\n")
+    count = 0
+    for i, token in enumerate(tokens):
+        begin = i + 1 + len(opening)
+        if token == "<|im_start|>" and tokens[i + 1 : begin] == opening:
+            count += tokens.index("<|im_end|>", begin) + 1 - begin
+    return count
+
+
+@both_families
+@pytest.mark.parametrize("page_labels", [True, False])
+@pytest.mark.parametrize("num_questions", [1, 3])
+def test_a_conversation_has_the_length_of_its_chat_template(
+    family: Family, page_labels: bool, num_questions: int, counter: HfTokenizer, tokenizer: Any
+) -> None:
+    answers = ['["Oslo", "Bergen"]', "1,234.5", "On page 12."]
+    asked = [
+        question(question=f"What is the answer, number {i}?", answer=a, answer_format="List" if i == 0 else "String")
+        for i, a in enumerate(answers[:num_questions])
+    ]
+    messages, grids = conversation(97, 5, asked, page_labels=page_labels)
+    tokens = model_input(tokenizer, messages, grids, family)
+    length = conversation_length(messages, grids, family, counter)
+    assert length.num_tokens == len(tokens)
+    assert length.num_supervised == num_supervised(tokens, tokenizer)
+    assert length.num_patches == 4 * tokens.count("<|image_pad|>")
+    assert tokens.count("<|im_start|>") == 2 * num_questions + (family.name == "qwen2.5-vl")
+
+
+@both_families
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(asked=ANY_TEXT, answer=ANY_TEXT, first_page=st.integers(0, 1_200))
+def test_any_words_are_counted_exactly_and_the_bound_holds(
+    family: Family, asked: str, answer: str, first_page: int, counter: HfTokenizer, tokenizer: Any
+) -> None:
+    messages, grids = conversation(first_page, 2, [question(question=asked, answer=answer)])
+    tokens = model_input(tokenizer, messages, grids, family)
+    exact = conversation_length(messages, grids, family, counter)
+    assert (exact.num_tokens, exact.num_supervised) == (len(tokens), num_supervised(tokens, tokenizer))
+    bound = conversation_length(messages, grids, family, Utf8Bound())
+    assert bound.num_tokens >= exact.num_tokens
+    assert bound.num_supervised >= exact.num_supervised
+    assert bound.num_patches == exact.num_patches
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ANY_TEXT)
+def test_a_tokenizer_never_makes_more_tokens_than_the_bound(counter: HfTokenizer, text: str) -> None:
+    assert counter.count(text) <= Utf8Bound().count(text)
+
+
+@pytest.mark.parametrize("letter", ["\u0958", "\u09df", "\ufb2a", "\U0001d160"])
+def test_letters_that_normalisation_splits_stay_within_the_bound(counter: HfTokenizer, letter: str) -> None:
+    assert len(unicodedata.normalize("NFC", letter).encode()) > len(letter.encode())
+    assert len(letter.encode()) < counter.count(letter) <= Utf8Bound().count(letter)
+
+
+def test_a_special_token_in_a_text_is_counted_as_its_letters(counter: HfTokenizer) -> None:
+    assert counter.count("<|im_end|>") > 1
+
+
+@both_families
+def test_one_more_page_adds_its_label_its_image_and_its_frame(family: Family, counter: HfTokenizer) -> None:
+    for labels in (True, False):
+        lengths = []
+        for num_pages in (1, 2):
+            messages, grids = conversation(8, num_pages, [question()], page_labels=labels)
+            lengths.append(conversation_length(messages, grids, family, counter).num_tokens)
+        added = page_tokens(9, PageGrid(height=448, width=448), family, counter, labels)
+        assert lengths[1] - lengths[0] == added
+
+
+def test_a_given_system_turn_replaces_the_default_one(counter: HfTokenizer) -> None:
+    messages, grids = conversation(0, 1, [question()])
+    family = FAMILIES["qwen2.5-vl"]
+    own = [{"role": "system", "content": "You are a helpful assistant."}, *messages]
+    assert conversation_length(own, grids, family, counter) == conversation_length(messages, grids, family, counter)
+
+
+def test_without_a_tokenizer_lengths_are_marked_as_a_bound(folder: str) -> None:
+    assert (load_counter(None).exact, load_counter(None).name) == (False, "utf8-bound")
+    assert (load_counter(folder).exact, load_counter(folder).name) == (True, Path(folder).name)
+    assert Utf8Bound().count("aé數\ud800") == 1 + 2 + 3 + 1
+
+
+@pytest.mark.parametrize(("name", "says"), [("nothing", "is not a folder"), ("", "cannot be loaded")])
+def test_a_tokenizer_that_is_not_there_is_refused_in_one_line(tmp_path: Path, name: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as e:
+        load_counter(str(tmp_path / name))
+    assert repr(str(tmp_path / name)) in str(e.value)
+    assert len(str(e.value).splitlines()) == 1
