@@ -94,7 +94,7 @@ def build(
         quiet=quiet,
     )
     if not quiet:
-        from corpus.inspection import print_build
+        from corpus.display import print_build
 
         print_build(result)
 
@@ -131,15 +131,15 @@ def pack(samples: Path, out: Path, capacity: int, rows_per_step: int | None, see
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def inspect(path: Path, sample: str | None, as_json: bool) -> None:
     """Summarise PATH: a run directory, a shard (.tar) or a plan (.parquet)."""
-    from corpus import inspection
+    from corpus import display, inspection
 
     found = inspection.describe_sample(path, sample) if sample else inspection.describe(path)
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
     elif sample:
-        inspection.print_sample(found)
+        display.print_sample(found)
     else:
-        inspection.print_description(found)
+        display.print_description(found)
 
 
 @main.command(short_help="Verify every promise of a run.")

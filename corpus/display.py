@@ -1,0 +1,143 @@
+"""Facts about builds, runs, shards, plans and samples on a terminal.
+
+Text of documents is data: control characters and console markup are taken out before anything is shown.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from corpus.blocks import clean
+
+if TYPE_CHECKING:  # importing it would load PyMuPDF
+    from corpus.pipeline import BuildResult
+
+BAR_WIDTH = 32
+
+
+def print_build(result: BuildResult) -> None:
+    """The closing table of a build."""
+    kept = [e for e in result.ledger if e.status == "kept"]
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_row("documents", f"{len(kept)} kept, {len(result.ledger) - len(kept)} rejected")
+    for reason, n in Counter(f"{e.stage}: {e.reason}" for e in result.ledger if e.status == "rejected").most_common(8):
+        table.add_row("", f"  {n} {reason}", style="yellow")
+    pages = sum(e.num_pages for e in result.ledger)
+    table.add_row("pages", f"{pages} in, {sum(e.window_pages for e in result.ledger)} in windows")
+    if result.num_samples:
+        table.add_row("samples", f"{result.num_samples}, {result.num_tokens:,} tokens")
+    if result.fill is not None:
+        table.add_row("plan", f"{result.plan}, fill {result.fill:.3f}")
+    if not any(result.work.values()):
+        table.add_row("work", "everything was done already")
+    report = result.run / "report.html"
+    if result.until == "report":
+        table.add_row("report", escape(str(report)))
+    Console(highlight=False, soft_wrap=True).print(table)
+
+
+def print_description(found: Mapping[str, Any]) -> None:
+    """What `describe` found, readable."""
+    out = Console(highlight=False, soft_wrap=True)
+    if found["kind"] == "run":
+        _print_run(out, found)
+    elif found["kind"] == "shard":
+        out.print(f"shard of {_size(found['bytes'])}, {len(found['samples'])} windows")
+        for key, s in found["samples"].items():
+            out.print(f"  {escape(clean(key))}: {s['pages']} pages, {s['members']} members, {_size(s['bytes'])}")
+    else:
+        _print_plan(out, found)
+
+
+def _print_run(out: Console, found: Mapping[str, Any]) -> None:
+    documents, pages, samples = found["documents"], found["pages"], found["samples"]
+    state = "complete" if found["complete"] else "NOT complete: run the same `corpus build` again"
+    out.print(f"[bold]run[/] for {found['model']}, {state}")
+    out.print(f"documents  {documents['inputs']} in, {documents['kept']} kept")
+    _print_counts(out, documents["rejected"], "rejected")
+    out.print(f"pages      {pages['in']:,} in, {pages['in_windows']:,} in windows, {pages['ocr']:,} read by OCR")
+    _print_counts(out, pages["left_out"], "left out")
+    out.print(f"shards     {found['shards']['count']}, {_size(found['shards']['bytes'])}")
+    kind = "exact" if samples["tokens_exact"] else "upper bound: no tokenizer given"
+    out.print(f"samples    {samples['count']:,}, {samples['tokens']:,} tokens ({kind})")
+    _print_counts(out, samples["by_task"], "")
+    _print_counts(out, samples["by_split"], "")
+    out.print("\n[bold]tokens a sample[/]")
+    _print_bars(out, samples["token_histogram"])
+    out.print("\n[bold]pages a window[/]")
+    _print_bars(out, found["windows"]["pages"])
+    if found["rejected"]:
+        out.print("\n[bold]refused, by stage and reason[/] (rejected.parquet)")
+        _print_counts(out, found["rejected"], "")
+    if found["plan"]:
+        plan = found["plan"]
+        out.print(
+            f"\n[bold]plan[/] {plan['num_samples']} samples in {plan['num_rows']} rows, {plan['num_steps']} steps, "
+            f"fill {plan['fill']:.3f}"
+        )
+
+
+def _print_plan(out: Console, found: Mapping[str, Any]) -> None:
+    fill = found["report"].get("fill")
+    out.print(
+        f"[bold]plan[/] {found['samples']} samples in {found['rows']} rows, {found['steps']} steps, "
+        f"{found['tokens']:,} tokens" + (f", fill {fill:.3f}" if fill is not None else "")
+    )
+    _print_counts(out, found["by_task"], "")
+    out.print("\n[bold]tokens a row[/]")
+    _print_bars(out, found["row_tokens"])
+    out.print("\n[bold]tokens a sample[/]")
+    _print_bars(out, found["token_histogram"])
+
+
+def print_sample(found: Mapping[str, Any]) -> None:
+    """One sample, readable."""
+    out = Console(highlight=False, soft_wrap=True)
+    last = found["first_page"] + found["num_pages"]
+    out.print(f"[bold]sample[/] {found['sample_id']}  {found['task']}, {found['split']}")
+    out.print(f"document   {found['doc_id']}  {escape(clean(found['uri']))}")
+    out.print(f"window     pages {found['first_page'] + 1}-{last}")
+    out.print(f"tokens     {found['num_tokens']:,}, {found['num_supervised']} supervised")
+    place = found["plan"]
+    if place:
+        out.print(f"plan       step {place['step']}, row {place['row']}, position {place['position']}")
+    for q in found["questions"]:
+        out.print(f"\n[bold]Q[/] {_shown(q['question'])}")
+        out.print(f"[bold]A[/] {_shown(q['answer'])}  [dim]({q['answer_format']}, {escape(q['generator'])})[/]")
+        for e in q["evidence"]:
+            box = f" at {tuple(e['box'])}" if e["box"] else ""
+            out.print(f"   Page {e['page'] + 1}, {e['kind']}{box}: {_shown(e['quote'][:300])}")
+    sizes = Counter(f"{p['width']} x {p['height']} px, text from {p['text_source']}" for p in found["pages"])
+    out.print("\n[bold]pages[/]")
+    _print_counts(out, dict(sizes.most_common()), "")
+
+
+def _shown(text: str) -> str:
+    """Text of a document, line by line without control characters, and without console markup."""
+    return escape("\n".join(clean(line) for line in text.splitlines()))
+
+
+def _print_counts(out: Console, counts: Mapping[str, int], what: str) -> None:
+    for name, n in counts.items():
+        out.print(f"  {n:>8,} {what + ' ' if what else ''}{escape(clean(name))}")
+
+
+def _print_bars(out: Console, counts: Mapping[str, int]) -> None:
+    most = max(counts.values(), default=1)
+    for label, n in counts.items():
+        out.print(f"  {label:>16} {'█' * max(bool(n), round(n / most * BAR_WIDTH))} {n}")
+
+
+def _size(num_bytes: int) -> str:
+    size = float(num_bytes)
+    for unit in ("B", "KB", "MB"):
+        if size < 1_000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1_000
+    return f"{size:,.1f} GB"
