@@ -33,6 +33,8 @@ class _Corpus(click.Group):
             _fail(str(e), USER_ERROR)
         except EngineError as e:
             _fail(str(e), OUTSIDE_ERROR)
+        except OSError as e:
+            _fail(f"{e.filename or 'the system'}: {e.strerror or e}; name another path or mend it", USER_ERROR)
         except (KeyboardInterrupt, click.Abort):
             _fail("stopped; the same command goes on from here", INTERRUPTED)
         sys.exit(code if isinstance(code, int) else 0)

@@ -157,7 +157,7 @@ class Config(Settings):
     tokenizer: str | None = Field(
         None, description="folder or hub name, for exact text lengths; null = an upper bound that never overflows"
     )
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**31)
     ingest: IngestSettings = IngestSettings()
     parse: ParseSettings = ParseSettings()
     ocr: OcrSettings = OcrSettings()

@@ -102,6 +102,8 @@ def expand_inputs(inputs: Sequence[str], limit: int | None = None) -> list[Sourc
 
 def _expand(text: str) -> Iterator[Source]:
     path = Path(text)
+    if not text:
+        raise ConfigError("an input is empty; is a shell variable unset?")
     if "://" in text:
         raise ConfigError(f"{text!r} is a URL; only local files can be read: download it first")
     if path.is_dir():
@@ -181,8 +183,9 @@ def stat_file(uri: str) -> Probe:
     """Size and modification time of an input, or why it cannot be read."""
     try:
         stat = os.stat(uri)
-    except OSError as e:
-        return Probe(uri=uri, num_bytes=0, mtime_ns=0, reason="unreadable", detail=f"{uri}: {e.strerror}")
+    except (OSError, ValueError) as e:  # ValueError: a name with a NUL character
+        why = e.strerror if isinstance(e, OSError) else str(e)
+        return Probe(uri=uri, num_bytes=0, mtime_ns=0, reason="unreadable", detail=f"{uri}: {why}")
     if not os.path.isfile(uri):
         return Probe(uri=uri, num_bytes=0, mtime_ns=0, reason="not-a-file", detail=f"{uri} is not a regular file")
     return Probe(uri=uri, num_bytes=stat.st_size, mtime_ns=stat.st_mtime_ns)

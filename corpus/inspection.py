@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpus.errors import ConfigError
@@ -49,8 +50,11 @@ def read_run_json(run: Path) -> dict[str, Any]:
     file = run / "run.json"
     if not file.is_file():
         raise ConfigError(f"{run} is not a run directory: it has no run.json; make one with `corpus build`")
-    facts: dict[str, Any] = json.loads(file.read_text())
-    return facts
+    try:
+        facts: dict[str, Any] = json.loads(file.read_text())
+        return {"complete": bool(facts["complete"]), **facts}
+    except (ValueError, KeyError, TypeError):
+        raise ConfigError(f"{file} is damaged; run the same `corpus build` again to restore it") from None
 
 
 def describe_run(run: Path) -> dict[str, Any]:
@@ -67,7 +71,7 @@ def describe_run(run: Path) -> dict[str, Any]:
     return {
         "kind": "run",
         "complete": about["complete"],
-        "model": about["config"]["model"],
+        "model": about.get("config", {}).get("model", "an unknown model"),
         "documents": {
             "inputs": len(ledger),
             "kept": len(kept),
@@ -154,7 +158,10 @@ def _describe_shard(path: Path) -> dict[str, Any]:
 
 def _describe_plan(path: Path) -> dict[str, Any]:
     columns = ["step", "row", "sample_id", "num_tokens"]
-    schema = pq.read_schema(path)
+    try:
+        schema = pq.read_schema(path)
+    except pa.ArrowInvalid as e:
+        raise ConfigError(f"{path} is not a readable Parquet file: {str(e).splitlines()[0]}") from None
     missing = [c for c in columns if c not in schema.names]
     if missing:
         raise ConfigError(f"{path} is not a plan: it has no column {missing[0]!r}")

@@ -91,6 +91,7 @@ def join_partition(job: JoinJob, progress: Callable[[int], None]) -> Joined:
     failures = {}
     for document in job.documents:
         try:
+            check_unchanged(document)
             with open_pdf(document.uri, job.password) as pdf:
                 bookmarks = _bookmarks(pdf)
         except DocumentError as e:

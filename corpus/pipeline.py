@@ -150,7 +150,10 @@ def _write_rejected(b: Build, ledger: Iterable[LedgerEntry], reached: int) -> No
 
 def _write_run_json(b: Build, until: str, complete: bool) -> None:
     file = b.run.path("run.json")
-    seconds = json.loads(file.read_text()).get("seconds", {}) if file.is_file() else {}
+    try:
+        seconds = json.loads(file.read_text())["seconds"]
+    except (OSError, ValueError, KeyError, TypeError):
+        seconds = {}
     write_json(
         file,
         {

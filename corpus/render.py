@@ -76,7 +76,7 @@ def _open(path: Path, password: str | None) -> Any:
     if b"%PDF-" not in head:
         raise DocumentError("not-a-pdf", f"{path} does not begin with %PDF-")
     try:
-        document = pymupdf.open(path, filetype="pdf")
+        document = _open_file(path)
     except Exception as e:  # PyMuPDF raises plain RuntimeError and its own classes alike
         raise DocumentError("damaged", first_line(e)) from None
     if document.needs_pass:
@@ -87,6 +87,14 @@ def _open(path: Path, password: str | None) -> Any:
             document.close()
             raise DocumentError("wrong-password", f"the given password does not open {path}")
     return document
+
+
+def _open_file(path: Path) -> Any:
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:  # MuPDF takes names in UTF-8 only
+        return pymupdf.open(stream=path.read_bytes(), filetype="pdf")
+    return pymupdf.open(path, filetype="pdf")
 
 
 def first_line(error: BaseException) -> str:

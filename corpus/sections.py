@@ -62,7 +62,7 @@ def normalised_title(title: str) -> str:
 
 def _from_bookmarks(pages: Sequence[Page], bookmarks: Sequence[Bookmark]) -> list[tuple[int, SectionStart]]:
     """Section starts from bookmarks, or [] when the bookmarks cannot be trusted."""
-    entries = [b for b in bookmarks if 0 <= b.page < len(pages) and clean(b.title)]
+    entries = [b for b in bookmarks if 0 <= b.page < len(pages) and normalised_title(b.title)]
     if len(entries) < MIN_BOOKMARKS:
         return []
     texts = {b.page: normalised_title(pages[b.page].text) for b in entries}

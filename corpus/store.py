@@ -7,6 +7,7 @@ dataclasses of `corpus.records`: the record is the one definition of its columns
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import functools
@@ -35,7 +36,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """Open a temporary file beside `path`; on success fsync it and rename it to `path`.
 
     Raises:
-        EngineError: the disk is full or the folder cannot be written to.
+        EngineError: the system refuses: a full disk, a folder that cannot be written to.
     """
     tmp = path.with_name(f".{path.name}.{os.getpid()}{TMP_SUFFIX}")
     try:
@@ -47,17 +48,17 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         os.replace(tmp, path)
         fsync_folder(path.parent)
     except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG):
-            raise EngineError(disk_message(path, e)) from e
-        raise
+        raise EngineError(disk_message(path, e)) from e
     finally:
-        tmp.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            tmp.unlink(missing_ok=True)
 
 
 def disk_message(path: Path, error: OSError) -> str:
     """One line on a disk that refuses a write, with the way out."""
     way_out = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check its permissions"
-    return f"cannot write {path}: {os.strerror(error.errno or 0)}; {way_out} and run the same command again"
+    why = os.strerror(error.errno) if error.errno else str(error)
+    return f"cannot write {path}: {why}; {way_out} and run the same command again"
 
 
 def fsync_folder(folder: Path) -> None:

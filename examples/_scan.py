@@ -26,8 +26,7 @@ OPENINGS = (
     "Mayor Whitcombe opened the meeting at {time} and welcomed {visitors} visitors.",
 )
 APPROVALS = (
-    "On motion of Member {a}, seconded by Member {b}, the minutes of the previous meeting were approved as "
-    "written.",
+    "On motion of Member {a}, seconded by Member {b}, the minutes of the previous meeting were approved as written.",
     "The minutes of the previous meeting were read. Member {a} asked for a date to be corrected, and with "
     "that change they were approved on motion of Member {b}.",
     "Members had received the minutes of the previous meeting by mail. There were no objections and, moved "
@@ -36,8 +35,7 @@ APPROVALS = (
 ACCOUNTS = (
     "The Treasurer presented the following bills, which had been examined by Member {a} and were found in "
     "order. They were approved for payment by voice vote.",
-    "Upon the report of the Treasurer, and on motion of Member {a}, payment of the bills below was "
-    "authorized.",
+    "Upon the report of the Treasurer, and on motion of Member {a}, payment of the bills below was authorized.",
     "Member {a} asked about the second of the bills listed here and was satisfied with the answer of the "
     "Treasurer. All of them were approved for payment.",
 )
@@ -90,9 +88,7 @@ class Typesetter:
         if self.y + lines * LEADING > BOTTOM:
             self.new_page()
 
-    def line(
-        self, text: str, face: str = "roman", size: int = 28, x: float = LEFT, anchor: str = "la"
-    ) -> None:
+    def line(self, text: str, face: str = "roman", size: int = 28, x: float = LEFT, anchor: str = "la") -> None:
         self.need(1)
         self.put(text, face, size, x, self.y, anchor)
         self.y += LEADING + max(0, size - 30)
@@ -133,8 +129,17 @@ def scanned_minutes(path: Path) -> None:
         resolution = _meeting(setter, meeting, index, resolution, rng)
     scans = [_scan(page, rng) for page in setter.pages]
     stamp = time.struct_time((2025, 1, 6, 9, 0, 0, 0, 6, 0))
-    scans[0].save(path, "PDF", save_all=True, append_images=scans[1:], resolution=DPI,
-                  title="Scanned minutes", producer="longdoc examples", creationDate=stamp, modDate=stamp)
+    scans[0].save(
+        path,
+        "PDF",
+        save_all=True,
+        append_images=scans[1:],
+        resolution=DPI,
+        title="Scanned minutes",
+        producer="longdoc examples",
+        creationDate=stamp,
+        modDate=stamp,
+    )
 
 
 def _meeting(setter: Typesetter, blocks: list[Block], index: int, resolution: int, rng: random.Random) -> int:
@@ -150,13 +155,18 @@ def _meeting(setter: Typesetter, blocks: list[Block], index: int, resolution: in
     setter.y += 10
     setter.rule()
     setter.y += 16
-    setter.paragraph(f"PRESENT: Mayor Eleanor Whitcombe; Members {', '.join(present)}; Town Clerk Rosalind "
-                     "Peake; Town Attorney Theodore Lunt; Treasurer Howard Amsel.")
+    setter.paragraph(
+        f"PRESENT: Mayor Eleanor Whitcombe; Members {', '.join(present)}; Town Clerk Rosalind "
+        "Peake; Town Attorney Theodore Lunt; Treasurer Howard Amsel."
+    )
     if absent:
         names = [name for name in MEMBERS if name not in present]
         setter.paragraph(f"ABSENT WITH EXCUSE: {' and '.join('Member ' + name for name in names)}.")
-    fields = {"time": f"7:{rng.randrange(0, 6):02d} p.m.", "count": str(len(present) + 1),
-              "visitors": str(rng.randrange(9, 31))}
+    fields = {
+        "time": f"7:{rng.randrange(0, 6):02d} p.m.",
+        "count": str(len(present) + 1),
+        "visitors": str(rng.randrange(9, 31)),
+    }
     item = 1
 
     def heading(text: str) -> None:
@@ -194,8 +204,10 @@ def _meeting(setter: Typesetter, blocks: list[Block], index: int, resolution: in
 def _motion(fields: tuple[str, ...], voting: int, resolution: int) -> str:
     mover, seconder, nays, text = fields
     against = int(nays)
-    return (f"RESOLUTION 2024-{resolution:02d}. Moved by Member {mover} and seconded by Member {seconder}: "
-            f"{text}. The motion carried, {voting - against} in favor and {against or 'none'} opposed.")
+    return (
+        f"RESOLUTION 2024-{resolution:02d}. Moved by Member {mover} and seconded by Member {seconder}: "
+        f"{text}. The motion carried, {voting - against} in favor and {against or 'none'} opposed."
+    )
 
 
 def _bills(setter: Typesetter, rng: random.Random) -> None:
@@ -230,4 +242,3 @@ def _scan(page: Image.Image, rng: random.Random) -> Image.Image:
     page = page.filter(ImageFilter.GaussianBlur(0.55))
     grain = Image.frombytes("L", PAGE, rng.randbytes(PAGE[0] * PAGE[1])).point([v // 5 for v in range(256)])
     return ImageChops.subtract(page, grain).point([0 if v < 150 else 255 for v in range(256)]).convert("1")
-

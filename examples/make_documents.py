@@ -95,18 +95,26 @@ class LongDocument(BaseDocTemplate):
 
     def __init__(self, path: Path, design: Design) -> None:
         super().__init__(
-            str(path), pagesize=design.size, title=design.title, author=design.author,
-            creator="longdoc examples", subject="Invented example document", invariant=1, pageCompression=1,
+            str(path),
+            pagesize=design.size,
+            title=design.title,
+            author=design.author,
+            creator="longdoc examples",
+            subject="Invented example document",
+            invariant=1,
+            pageCompression=1,
         )
         self.design, self.section = design, "Contents"
         self.entries: list[tuple[int, str, int]] = []
         margin, (width, height) = design.margin, design.size
         frame = Frame(margin, margin, design.width, height - 2 * margin, 0, 0, 0, 0)
         whole = Frame(0, 0, width, height)
-        self.addPageTemplates([
-            PageTemplate("cover", [whole], onPage=lambda canvas, _: design.cover(canvas, design)),
-            PageTemplate("body", [frame], onPageEnd=lambda canvas, _: self._furniture(canvas)),
-        ])
+        self.addPageTemplates(
+            [
+                PageTemplate("cover", [whole], onPage=lambda canvas, _: design.cover(canvas, design)),
+                PageTemplate("body", [frame], onPageEnd=lambda canvas, _: self._furniture(canvas)),
+            ]
+        )
 
     def afterFlowable(self, flowable: Flowable) -> None:
         """Note headings for the table of contents and, where the document has them, as bookmarks."""
@@ -167,15 +175,20 @@ def table_of_contents(entries: list[tuple[int, str, int]], design: Design) -> Fl
     if not entries:
         return Spacer(1, 1)
     commands: list[tuple[object, ...]] = [
-        ("FONT", (0, 0), (-1, -1), "Helvetica", 9.5, 12), ("ALIGN", (1, 0), (1, -1), "RIGHT"),
-        ("RIGHTPADDING", (0, 0), (-1, -1), 0), ("TOPPADDING", (0, 0), (-1, -1), 1),
+        ("FONT", (0, 0), (-1, -1), "Helvetica", 9.5, 12),
+        ("ALIGN", (1, 0), (1, -1), "RIGHT"),
+        ("RIGHTPADDING", (0, 0), (-1, -1), 0),
+        ("TOPPADDING", (0, 0), (-1, -1), 1),
         ("BOTTOMPADDING", (0, 0), (-1, -1), 2),
     ]
     for i, (level, _, _) in enumerate(entries):
         commands.append(("LEFTPADDING", (0, i), (0, i), 16 * level))
         if level == 0:
-            commands += [("FONT", (0, i), (-1, i), "Helvetica-Bold", 10, 13), ("NOSPLIT", (0, i), (0, i + 1)),
-                         ("TOPPADDING", (0, i), (-1, i), 6)]
+            commands += [
+                ("FONT", (0, i), (-1, i), "Helvetica-Bold", 10, 13),
+                ("NOSPLIT", (0, i), (0, i + 1)),
+                ("TOPPADDING", (0, i), (-1, i), 6),
+            ]
     rows = [(title, str(page)) for _, title, page in entries]
     return Table(rows, colWidths=[design.width - 40, 40], style=commands)
 
@@ -184,19 +197,26 @@ def listing(block: Block, design: Design) -> list[Flowable]:
     """A bulleted list or a numbered procedure."""
     marks = ["•" if block.kind == "bullets" else f"{i}." for i in range(1, len(block.lines) + 1)]
     styles = [design.style("item")] * (len(marks) - 1) + [design.style("last")]
-    return [Paragraph(rich(line), style, bulletText=mark)
-            for line, style, mark in zip(block.lines, styles, marks, strict=True)]
+    return [
+        Paragraph(rich(line), style, bulletText=mark)
+        for line, style, mark in zip(block.lines, styles, marks, strict=True)
+    ]
 
 
 def boxed(block: Block, design: Design) -> list[Flowable]:
     """A warning, caution or note with a coloured bar at its left."""
     word, _, text = block.text.partition(": ")
     dark, pale = (HexColor(code) for code in BOXES[word])
-    body = Paragraph(f'<font name="Helvetica-Bold" color="{BOXES[word][0]}">{word}</font><br/>{rich(text)}',
-                     design.style("box"))
-    commands = [("BACKGROUND", (0, 0), (-1, -1), pale), ("LINEBEFORE", (0, 0), (0, -1), 4, dark),
-                ("LEFTPADDING", (0, 0), (-1, -1), 12), ("TOPPADDING", (0, 0), (-1, -1), 7),
-                ("BOTTOMPADDING", (0, 0), (-1, -1), 8)]
+    body = Paragraph(
+        f'<font name="Helvetica-Bold" color="{BOXES[word][0]}">{word}</font><br/>{rich(text)}', design.style("box")
+    )
+    commands = [
+        ("BACKGROUND", (0, 0), (-1, -1), pale),
+        ("LINEBEFORE", (0, 0), (0, -1), 4, dark),
+        ("LEFTPADDING", (0, 0), (-1, -1), 12),
+        ("TOPPADDING", (0, 0), (-1, -1), 7),
+        ("BOTTOMPADDING", (0, 0), (-1, -1), 8),
+    ]
     return [Table([[body]], colWidths=[design.width], style=commands, spaceBefore=4, spaceAfter=12)]
 
 
@@ -220,22 +240,32 @@ def tabular(block: Block, design: Design) -> list[Flowable]:
 def text_table(block: Block, weights: list[float], design: Design) -> Table:
     """A table of words: cells wrap, and a thin line separates the rows."""
     widths = [design.width * weight / sum(weights) for weight in weights]
-    rows = [[Paragraph(rich(cell), design.style("cell" if i else "cellhead")) for cell in cells(line)]
-            for i, line in enumerate(block.lines)]
-    commands = [("LINEBELOW", (0, 0), (-1, -1), 0.4, RULE), ("VALIGN", (0, 0), (-1, -1), "TOP"),
-                ("BACKGROUND", (0, 0), (-1, 0), LIGHT), ("TOPPADDING", (0, 0), (-1, -1), 4),
-                ("BOTTOMPADDING", (0, 0), (-1, -1), 5)]
+    rows = [
+        [Paragraph(rich(cell), design.style("cell" if i else "cellhead")) for cell in cells(line)]
+        for i, line in enumerate(block.lines)
+    ]
+    commands = [
+        ("LINEBELOW", (0, 0), (-1, -1), 0.4, RULE),
+        ("VALIGN", (0, 0), (-1, -1), "TOP"),
+        ("BACKGROUND", (0, 0), (-1, 0), LIGHT),
+        ("TOPPADDING", (0, 0), (-1, -1), 4),
+        ("BOTTOMPADDING", (0, 0), (-1, -1), 5),
+    ]
     return Table(rows, colWidths=widths, style=commands, repeatRows=1)
 
 
 def number_table(rows: list[Row], style: str, design: Design) -> Table:
     """A table of numbers: the first column at the left, the others aligned at the right."""
     accent = HexColor(design.accent)
-    widths = [max(62.0, *(stringWidth(row.cells[i], "Helvetica-Bold", 9.5) + 14 for row in rows))
-              for i in range(1, len(rows[0].cells))]
+    widths = [
+        max(62.0, *(stringWidth(row.cells[i], "Helvetica-Bold", 9.5) + 14 for row in rows))
+        for i in range(1, len(rows[0].cells))
+    ]
     commands: list[tuple[object, ...]] = [
-        ("FONT", (0, 0), (-1, -1), "Helvetica", 9.5), ("ALIGN", (1, 0), (-1, -1), "RIGHT"),
-        ("TOPPADDING", (0, 0), (-1, -1), 3), ("BOTTOMPADDING", (0, 0), (-1, -1), 5),
+        ("FONT", (0, 0), (-1, -1), "Helvetica", 9.5),
+        ("ALIGN", (1, 0), (-1, -1), "RIGHT"),
+        ("TOPPADDING", (0, 0), (-1, -1), 3),
+        ("BOTTOMPADDING", (0, 0), (-1, -1), 5),
         ("FONT", (0, 0), (-1, 0), "Helvetica-Bold", 9.5),
     ]
     for i, row in enumerate(rows):
@@ -288,8 +318,16 @@ def manual_cover(canvas: Canvas, design: Design) -> None:
     canvas.setStrokeColor(accent)
     canvas.setFillColor(HexColor("#e6eef0"))
     canvas.setLineWidth(2)
-    for x, y, w, h in ((215, 130, 160, 22), (235, 152, 120, 150), (165, 165, 70, 22), (355, 165, 70, 22),
-                       (222, 302, 146, 24), (242, 326, 106, 120), (262, 446, 66, 18), (348, 350, 74, 70)):
+    for x, y, w, h in (
+        (215, 130, 160, 22),
+        (235, 152, 120, 150),
+        (165, 165, 70, 22),
+        (355, 165, 70, 22),
+        (222, 302, 146, 24),
+        (242, 326, 106, 120),
+        (262, 446, 66, 18),
+        (348, 350, 74, 70),
+    ):
         canvas.roundRect(x, y, w, h, 5, stroke=1, fill=1)
     for y in (186, 218, 250, 280):
         canvas.line(235, y, 355, y)
@@ -299,14 +337,32 @@ def manual_cover(canvas: Canvas, design: Design) -> None:
 
 
 REPORT = Design(
-    name="annual-report", title="Ostermere Group N.V. Annual Report 2025", author="Ostermere Group N.V.",
-    header="Ostermere Group N.V.  Annual Report 2025", size=letter, margin=74, body="Times-Roman",
-    points=11.5, leading=16, accent="#163a59", bookmarks=False, cover=report_cover,
+    name="annual-report",
+    title="Ostermere Group N.V. Annual Report 2025",
+    author="Ostermere Group N.V.",
+    header="Ostermere Group N.V.  Annual Report 2025",
+    size=letter,
+    margin=74,
+    body="Times-Roman",
+    points=11.5,
+    leading=16,
+    accent="#163a59",
+    bookmarks=False,
+    cover=report_cover,
 )
 MANUAL = Design(
-    name="pump-manual", title="TB-340 Installation and operating manual", author="Tarnbeck Pumps",
-    header="TB-340  Installation and operating manual", size=A4, margin=76, body="Helvetica", points=10,
-    leading=14.2, accent="#0f5257", bookmarks=True, cover=manual_cover,
+    name="pump-manual",
+    title="TB-340 Installation and operating manual",
+    author="Tarnbeck Pumps",
+    header="TB-340  Installation and operating manual",
+    size=A4,
+    margin=76,
+    body="Helvetica",
+    points=10,
+    leading=14.2,
+    accent="#0f5257",
+    bookmarks=True,
+    cover=manual_cover,
 )
 
 

@@ -61,7 +61,7 @@ class HfTokenizer:
             )
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(name)
-        except (OSError, ValueError) as e:
+        except Exception as e:  # a damaged tokenizer raises whatever its parser does
             first = (str(e).splitlines() or ["?"])[0]
             raise ConfigError(f"tokenizer {name!r} cannot be loaded: {first}") from None
         self.name = os.path.basename(os.path.normpath(name))

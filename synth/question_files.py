@@ -79,26 +79,26 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def _given(row: Any, path: Path, number: int) -> GivenQuestion:
-    where = f"{path.name}:{number}"
-    fault = ""
+    faults = []
     if not isinstance(row, dict):
-        row, fault = {}, "not an object with question, answer, pages and uri or sha256"
+        row = {}
+        faults.append("not an object with question, answer, pages and uri or sha256")
+    pages, fault = _pages(row.get("pages"))
+    faults.append(fault)
+    quotes, fault = _quotes(row.get("evidence"))
+    faults.append(fault)
+    document = str(row.get("sha256") or "").lower() or str(row.get("uri") or "")
     question = clean(str(row.get("question") or ""))
     answer, answer_format = _answer(row.get("answer"), row.get("answer_format"))
-    document = str(row.get("sha256") or "").lower()
-    if not document and row.get("uri"):
-        document = str(row["uri"])
-    pages: tuple[int, ...] = ()
-    try:
-        pages = tuple(sorted({int(p) for p in row.get("pages") or ()}))
-    except (TypeError, ValueError):
-        fault = fault or f"pages {row.get('pages')!r} is not a list of page numbers"
     task = str(row.get("task") or ("extract-multi" if len(pages) > 1 else "extract-single"))
-    evidence = row.get("evidence") or ()
-    quotes = tuple(map(str, [evidence] if isinstance(evidence, str) else evidence))
-    fault = fault or _fault(question, answer, answer_format, document, task)
+    faults += [
+        "" if document else "names no document; give sha256 or uri",
+        "" if question else "has no question",
+        _answer_fault(answer, answer_format),
+        "" if task in TASKS else f"unknown task {task!r}; known: {', '.join(TASKS)}",
+    ]
     return GivenQuestion(
-        where=where,
+        where=f"{path.name}:{number}",
         document=document,
         question=question,
         answer=answer,
@@ -106,22 +106,30 @@ def _given(row: Any, path: Path, number: int) -> GivenQuestion:
         pages=pages,
         task=task,
         quotes=quotes,
-        fault=fault,
+        fault=next(filter(None, faults), ""),
     )
 
 
-def _fault(question: str, answer: str, answer_format: str, document: str, task: str) -> str:
-    if not document:
-        return "names no document; give sha256 or uri"
-    if not question:
-        return "has no question"
-    if answer in ("", "[]"):
-        return "has no answer"
-    if task not in TASKS:
-        return f"unknown task {task!r}; known: {', '.join(TASKS)}"
-    if answer_format not in ANSWER_FORMATS:
-        return f"unknown answer_format {answer_format!r}; known: {', '.join(ANSWER_FORMATS)}"
-    return ""
+def _pages(value: Any) -> tuple[tuple[int, ...], str]:
+    """Page numbers in order, once each; and what is wrong with them."""
+    if value is None:
+        return (), ""
+    if not isinstance(value, list | tuple) or not all(_is_page_number(p) for p in value):
+        return (), f"pages {value!r} is not a list of page numbers"
+    return tuple(sorted({int(p) for p in value})), ""
+
+
+def _is_page_number(value: Any) -> bool:
+    return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, str) and value.isdecimal())
+
+
+def _quotes(value: Any) -> tuple[tuple[str, ...], str]:
+    if value is None:
+        return (), ""
+    texts = (value,) if isinstance(value, str) else value
+    if not isinstance(texts, list | tuple) or not all(isinstance(t, str) for t in texts):
+        return (), f"evidence {value!r} is not a text or a list of texts"
+    return tuple(texts), ""
 
 
 def _answer(value: Any, answer_format: Any) -> tuple[str, str]:
@@ -133,6 +141,26 @@ def _answer(value: Any, answer_format: Any) -> tuple[str, str]:
     if isinstance(value, int | float):
         return str(value), str(answer_format or ("Integer" if isinstance(value, int) else "Float"))
     return str(value).strip(), str(answer_format or "String")
+
+
+def _answer_fault(answer: str, answer_format: str) -> str:
+    if answer in ("", "[]"):
+        return "has no answer"
+    if answer_format not in ANSWER_FORMATS:
+        return f"unknown answer_format {answer_format!r}; known: {', '.join(ANSWER_FORMATS)}"
+    if answer_format == "List" and not _is_list(answer):
+        return f"answer {answer!r} is no list of texts, but its answer_format is List"
+    if answer_format in ("Integer", "Float") and not re.fullmatch(r"[-+]?[\d,]*\.?\d+(e[-+]?\d+)?%?", answer):
+        return f"answer {answer!r} is no number, but its answer_format is {answer_format}"
+    return ""
+
+
+def _is_list(answer: str) -> bool:
+    try:
+        value = json.loads(answer)
+    except ValueError:
+        return False
+    return isinstance(value, list) and all(isinstance(v, str) for v in value)
 
 
 def assign(

@@ -30,8 +30,13 @@ def draw_segments(
             end = num_pages
         else:
             ends = range(first + min_pages, first + max_pages + 1)
-            fitting = [e for e in ends if num_pages - e >= min_pages] or list(ends)
+            fitting = [e for e in ends if _splits(num_pages - e, min_pages, max_pages)] or list(ends)
             end = draw.choice([e for e in fitting if e in starts] or fitting)
         segments.append(Segment(first_page=first, num_pages=end - first))
         first = end
     return tuple(segments)
+
+
+def _splits(num_pages: int, min_pages: int, max_pages: int) -> bool:
+    """True where some number of segments of the wanted size covers exactly that many pages."""
+    return -(-num_pages // max_pages) * min_pages <= num_pages

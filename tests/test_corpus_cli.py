@@ -180,13 +180,11 @@ def test_what_is_neither_run_nor_shard_nor_plan_cannot_be_inspected(tmp_path: Pa
     assert "has no run.json" in refusal("inspect", tmp_path, "--sample", "s1")
 
 
-@pytest.mark.xfail(strict=True, reason="known bug: inspect shows a traceback for a file that is no Parquet")
 def test_noise_cannot_be_inspected_as_a_plan(tmp_path: Path) -> None:
     (tmp_path / "noise.parquet").write_bytes(b"nonsense" * 100)
     assert "noise.parquet" in refusal("inspect", tmp_path / "noise.parquet")
 
 
-@pytest.mark.xfail(strict=True, reason="known bug: inspect and lint show a traceback for a broken run.json")
 @pytest.mark.parametrize("command", ["inspect", "lint"])
 @pytest.mark.parametrize("text", ["nonsense", "{}", "[]"])
 def test_a_broken_account_of_a_run_is_one_line(tmp_path: Path, command: str, text: str) -> None:
@@ -196,7 +194,6 @@ def test_a_broken_account_of_a_run_is_one_line(tmp_path: Path, command: str, tex
     assert len(result.stderr.splitlines()) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="known bug: a path that the system refuses shows a traceback")
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -210,7 +207,6 @@ def test_a_name_that_is_too_long_is_refused(pdf: Path, arguments: list[str]) -> 
     refusal(*(a.format(long=pdf.parent / ("x" * 300), pdf=pdf) for a in arguments))
 
 
-@pytest.mark.xfail(strict=True, reason="known bug: pack shows a traceback where a part of --out is a file")
 def test_a_plan_below_a_file_is_refused(tmp_path: Path) -> None:
     samples = table(tmp_path / "s.parquet", sample_id=["a"], num_tokens=[5])
     result = corpus("pack", samples, "--out", samples / "plan")

@@ -233,6 +233,7 @@ def test_what_is_not_a_regular_file_is_refused(tmp_path: Path) -> None:
     }
     assert {name: probe(tmp_path / name).reason for name in expected} == expected
     assert found(tmp_path, below=tmp_path) == ["gone.pdf", "loop.pdf", "pipe.pdf"]
+    assert found(tmp_path / "gone.pdf", below=tmp_path) == ["gone.pdf"]
     manifest = jsonl(tmp_path / "m.jsonl", *({"uri": name} for name in expected))
     assert found(manifest, below=tmp_path) == sorted(expected)
 
@@ -243,7 +244,6 @@ def test_a_file_that_vanishes_is_unreadable(tmp_path: Path) -> None:
     assert "No such file" in seen.detail
 
 
-@pytest.mark.xfail(strict=True, reason="known bug: MuPDF cannot open such a name, and the file is called damaged")
 def test_a_name_that_is_not_utf8_is_a_name(make_pdf: MakePdf) -> None:
     file = make_pdf("in/a.pdf")
     file.rename(file.parent / os.fsdecode(b"caf\xe9.pdf"))
@@ -251,7 +251,6 @@ def test_a_name_that_is_not_utf8_is_a_name(make_pdf: MakePdf) -> None:
     assert (probe(source.uri).reason, probe(source.uri).num_pages) == ("", 3)
 
 
-@pytest.mark.xfail(strict=True, reason="known bug: os.stat raises ValueError")
 def test_a_path_that_cannot_exist_is_unreadable() -> None:
     assert stat_file("/library/a\0.pdf").reason == "unreadable"
 
@@ -272,6 +271,10 @@ def test_the_first_of_files_with_the_same_bytes_is_kept() -> None:
 
 def test_a_rejected_file_makes_no_duplicate() -> None:
     assert ends(("a", "x", 0, "encrypted"), ("b", "x", 0, "encrypted")) == [("a", "encrypted"), ("b", "encrypted")]
+
+
+def test_a_file_that_failed_keeps_its_own_reason() -> None:
+    assert ends(("a", "x", 1, ""), ("b", "x", 0, "timeout")) == [("a", ""), ("b", "timeout")]
 
 
 def test_page_limits_are_inclusive() -> None:

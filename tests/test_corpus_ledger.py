@@ -64,6 +64,14 @@ def test_a_duplicate_does_not_borrow_the_facts_of_its_twin() -> None:
     assert second.window_pages == 0
 
 
+def test_a_duplicate_of_a_document_without_windows_is_still_a_duplicate() -> None:
+    a = item("a")
+    twin = Ingested(source=Source(uri="/b.pdf"), probe=a.probe, reason="duplicate")
+    facts = {a.doc_id: cut([], [(0, 10, "too-short")])}
+    first, second = make_ledger([a, twin], {}, "report", facts, {}, {})
+    assert [(x.reason, x.left_out[0].reason) for x in (first, second)] == [("too-short",) * 2, ("duplicate",) * 2]
+
+
 def test_a_document_refused_by_a_later_stage_says_which() -> None:
     a = item("a")
     refused = {a.doc_id: Rejected(id=a.doc_id, stage="parse", reason="timeout", detail="120 s")}

@@ -163,6 +163,16 @@ def test_a_file_is_seen_only_when_it_is_whole(tmp_path: Path) -> None:
     assert names(tmp_path) == {"new", "new/a.bin"}
 
 
+def test_who_reads_the_old_file_reads_it_to_its_end(tmp_path: Path) -> None:
+    file = tmp_path / "a.bin"
+    file.write_bytes(b"old")
+    with open(file, "rb") as reader:
+        with atomic_file(file) as f:
+            f.write(b"new and longer")
+        assert reader.read() == b"old"
+    assert file.read_bytes() == b"new and longer"
+
+
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     file = tmp_path / "a.bin"
     file.write_bytes(b"old")

@@ -109,7 +109,6 @@ def test_a_faulty_row_says_what_is_wrong(read: Any, changes: dict[str, Any], fau
     assert fault in read(**changes).fault
 
 
-@pytest.mark.xfail(strict=True, reason="known bug: such a row passes, or ends the build with a traceback")
 @pytest.mark.parametrize(
     "changes",
     [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -66,7 +65,6 @@ def test_the_draw_depends_on_document_and_seed_alone(pages: int) -> None:
     assert len({tuple(draw(pages, seed=seed, doc=doc)) for seed in range(4) for doc in "abcd"}) > 4
 
 
-@pytest.mark.xfail(strict=True, reason="known bug: an early border may leave a rest that cannot be split")
 def test_narrow_limits_are_kept_where_a_split_keeps_them() -> None:
     for seed in range(20):  # four segments of ten pages do
         assert all(10 <= n <= 12 for _, n in draw(40, least=10, most=12, seed=seed))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pyarrow as pa
+
 from corpus.ingest import Probe, Source, judge, probe_file, reusable, stat_file
 from corpus.rundir import partition_of
 from corpus.stages.state import Build
@@ -14,7 +16,10 @@ from corpus.workers import Failure, Task
 def run(b: Build, sources: list[Source]) -> str:
     b.progress.stage("ingest", len(sources), "files")
     cache_file = b.run.work("ingest.parquet")
-    cached = {p.uri: p for p in read_records(cache_file, Probe)} if cache_file.is_file() else {}
+    try:
+        cached = {p.uri: p for p in read_records(cache_file, Probe)}
+    except (OSError, pa.ArrowException):
+        cached = {}  # no cache, or a damaged one: every file is opened anew
     probes = {}
     tasks = []
     for source in sources:
