@@ -101,9 +101,10 @@ def expand_inputs(inputs: Sequence[str], limit: int | None = None) -> list[Sourc
 
 
 def _expand(text: str) -> Iterator[Source]:
-    path = Path(text)
     if not text:
         raise ConfigError("an input is empty; is a shell variable unset?")
+    text = os.path.expanduser(text)  # a quoted glob keeps its ~ from the shell
+    path = Path(text)
     if "://" in text:
         raise ConfigError(f"{text!r} is a URL; only local files can be read: download it first")
     if path.is_dir():

@@ -114,7 +114,7 @@ def count_pages(path: str | Path, password: str | None = None) -> int:
         except Exception as e:
             raise DocumentError("damaged", first_line(e)) from None
     if num_pages < 1:
-        raise DocumentError("no-pages", f"{path} is a PDF with 0 pages")
+        raise DocumentError("no-pages", f"{path} has no page that can be found: it is empty, truncated or damaged")
     return num_pages
 
 
