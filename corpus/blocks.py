@@ -30,6 +30,7 @@ KINDS = {
     "footnote": "footnote",
 }
 PARAGRAPH_GAP = 0.8  # of the line height; a larger vertical gap begins a new block
+LARGER = 1.08  # of the body size; type of this size stands out
 HEADING_SCALE = 1.15  # of the body size; larger type is a heading, where there is no layout model
 HEADING_MAX_WORDS = 14
 
@@ -64,6 +65,7 @@ def layer_blocks(layout: PageLayout) -> tuple[Block, ...]:
     Every line ends in exactly one block.
     """
     owner = [_owner(line, layout) for line in layout.lines]
+    body, bold_body = _body_size(layout.lines), _body_is_bold(layout.lines)
     groups: list[tuple[int, Block]] = []  # index of the first line, block
     for r, region in enumerate(layout.regions):
         members = [i for i, o in enumerate(owner) if o == r]
@@ -71,13 +73,18 @@ def layer_blocks(layout: PageLayout) -> tuple[Block, ...]:
         kind = KINDS.get(region.label, "text")
         if lines or kind in ("picture", "table"):
             text = _join(lines, "\t" if kind == "table" else " ")
-            groups.append((members[0] if members else len(owner), Block(kind=kind, box=rounded(region.box), text=text)))
+            block = Block(kind=kind, box=rounded(region.box), text=text, emphasised=_stands_out(lines, body, bold_body))
+            groups.append((members[0] if members else len(owner), block))
     loose = [i for i, o in enumerate(owner) if o is None]
-    body = _body_size(layout.lines)
     for members in _paragraphs(loose, layout.lines):
         lines = [layout.lines[i] for i in members]
         kind = "heading" if not layout.regions and _is_heading(lines, body) else "text"
-        block = Block(kind=kind, box=rounded(union([line.box for line in lines])), text=_join(lines, " "))
+        block = Block(
+            kind=kind,
+            box=rounded(union([line.box for line in lines])),
+            text=_join(lines, " "),
+            emphasised=_stands_out(lines, body, bold_body),
+        )
         groups.append((members[0], block))
     return tuple(block for _, block in sorted(groups, key=lambda g: g[0]))
 
@@ -145,6 +152,19 @@ def _body_size(lines: Sequence[Line]) -> float:
     """The size most characters are set in, by the median over characters."""
     sizes = [line.size for line in lines for _ in range(len(line.text))]
     return statistics.median(sizes) if sizes else 0.0
+
+
+def _body_is_bold(lines: Sequence[Line]) -> bool:
+    """True where most of the page is bold, so that bold type says nothing."""
+    return 2 * sum(len(line.text) for line in lines if line.bold) > sum(len(line.text) for line in lines)
+
+
+def _stands_out(lines: Sequence[Line], body: float, bold_body: bool) -> bool:
+    """Every line is set apart from the body text; a bold label before plain words ("Type dict") is not."""
+    return bool(lines) and all(
+        (line.bold and not bold_body) or line.size >= LARGER * body or (line.text.isupper() and len(line.text) > 3)
+        for line in lines
+    )
 
 
 def _is_heading(lines: Sequence[Line], body: float) -> bool:

@@ -27,6 +27,7 @@ from corpus.sections import Bookmark, with_sections
 from corpus.store import file_sha256, read_records, write_records
 from corpus.tables import strict_tables
 from corpus.vision_tokens import MAX_ASPECT_RATIO, natural_size
+from corpus.workers import return_freed_memory
 
 STAGE_VERSION = 1  # raise it when the same input should be parsed anew
 MIN_CHARS = 16  # fewer visible characters are no usable text layer
@@ -81,6 +82,8 @@ def parse_pages(job: ParseJob, progress: Callable[[int], None]) -> None:
         for index in range(job.first_page, job.first_page + job.num_pages):
             pages.append(_parse_page(pdf, index, job.document.doc_id, job.parse, job.ocr))
             pymupdf.TOOLS.store_shrink(100)
+            if pages[-1].text_source == "ocr":  # hundreds of megabytes a page
+                return_freed_memory()
             progress(1)
     write_records(job.out, Page, pages)
 

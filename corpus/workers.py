@@ -188,7 +188,19 @@ def _serve(pipe: Connection, parent: int) -> None:
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             function, argument = pipe.recv()
-            pipe.send(_call(function, argument, progress))
+            outcome = _call(function, argument, progress)
+            return_freed_memory()
+            pipe.send(outcome)
+
+
+def return_freed_memory() -> None:
+    """Give memory that was freed back to the system.
+
+    glibc keeps it, in pieces that the layout and OCR models do not fit into again: a worker grew by 0.6 MB a page, to
+    740 MB after 468 pages; returning it after every 16 pages, it stays level.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _call(function: Any, argument: Any, progress: Callable[[int], None]) -> tuple[str, Any]:

@@ -22,11 +22,12 @@ from corpus.records import Block, Evidence, Page, Section, Segment, Table, Table
 from corpus.table_words import PARENT
 
 CAPTION = re.compile(r"(Figure|Fig\.|Table) ([A-Z]?\d+(?:[-.]\d+)*)([:.]?)(?= ) (.+)")
-CAPTION_MARK = re.compile(r"(Figure|Fig\.|Table) ([A-Z]?\d+(?:[-.]\d+)*)(?:[:.|](?!\w)|$)")
+CAPTION_MARK = re.compile(r"(?:Caption:? )?(Figure|Fig\.|Table) ([A-Z]?\d+(?:[-.]\d+)*)(?:[:.|](?!\w)|$)")
 LIGATURES = {0xFB00: "ff", 0xFB01: "fi", 0xFB02: "fl", 0xFB03: "ffi", 0xFB04: "ffl"}
 ITEM = re.compile(r"\(?(\d{1,2})[.)] (.+)")
 BROKEN = re.compile(r"\w [b-z]\b(?![).])|\w a\W*$")  # "Statement of Incom e": letters set apart by kerning
 NUMBERING = re.compile(r"^(?:[A-Z]?\d+(?:\.\d+)*\.?|[A-Z]\.|[IVX]+\.)\s+")
+CAPTION_WORDS = 6  # enough to tell captions apart
 CONTENTS_LINE = re.compile(r"(?:\. ?){4,}\s*\d+$|\D\s\d{1,3}$")
 NUMERIC = re.compile(r"[^\d.]")
 # A row in which a percent sign is no surprise; elsewhere it may be meant for the rows below it as well.
@@ -177,9 +178,9 @@ class DocumentIndex:
             if page.index in self._contents:
                 continue
             for block in page.blocks:
-                title = readable(block.text).rstrip(" :")
-                looks = block.kind in ("title", "heading") and _is_title(title) and _set_apart(block, page)
-                if looks and self._stands_once(title):
+                title = readable(block.text)
+                looks = block.kind in ("title", "heading") and block.emphasised and _is_title(title)
+                if looks and _set_apart(block, page) and self._stands_once(title):
                     found.append(Place(page=page.index, block=block, title=title))
         return found
 
@@ -202,6 +203,12 @@ class DocumentIndex:
         lines = [verbatim(line) for p in self.pages.values() for b in p.blocks for line in b.text.split("\n")]
         marks = [m for line in lines if (m := CAPTION_MARK.match(line))]
         return Counter(f"{m[1].replace('Fig.', 'Figure')} {m[2]}" for m in marks)
+
+    def caption_name(self, caption: Place) -> str:
+        """The label and how the caption begins: other captions may stand inside pictures, under the same number."""
+        words = caption.title.replace('"', "'").split()
+        beginning = " ".join(words[:CAPTION_WORDS])
+        return f'{caption.label} ("{beginning}{" ..." if len(words) > CAPTION_WORDS else ""}")'
 
     def caption_is_whole(self, caption: Place) -> bool:
         """A short caption that ends here: with a full stop, or with no text close beneath it."""
@@ -366,12 +373,13 @@ def _is_title(title: str) -> bool:
         and 2 <= len(title.split()) <= 14
         and letters >= 0.6 * len(title.replace(" ", ""))
         and (title[0].isupper() or title[0].isdigit())
-        and not title.endswith((".", ",", ";", "-"))
+        and not title.endswith((".", ",", ";", "-", ":"))  # a colon ends a label in a form or a lead-in
         and '"' not in title
         and not BROKEN.search(title)
         and not re.search(r"[.!?] \d+$|[a-z]\. [A-Z]", title)  # a step with its number, two sentences
         and not re.search(r"^[A-Z]: |\b[A-Z][a-z]+ \d{1,2}, \d{4}", title)  # a label in a figure, a date
         and not re.match(r"(?:table|figure|fig\.?|chart) \S*\d", title, re.IGNORECASE)
+        and not re.fullmatch(r"(?:chapter|part|section|appendix|annex) [\w.-]+", title, re.IGNORECASE)  # a bare number
     )
 
 

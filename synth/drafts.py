@@ -13,7 +13,10 @@ from synth.document_index import DocumentIndex
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """`fields` fill the pattern's phrasing; two drafts of one document with the same `key` ask the same thing."""
+    """`fields` fill the pattern's phrasing; two drafts of one document with the same `key` ask the same thing.
+
+    `uses`: what the question is about, where asking about it once in a document is enough.
+    """
 
     pattern: str
     fields: dict[str, str] = field(default_factory=dict)
@@ -23,6 +26,7 @@ class Draft:
     anchor: str
     names_pages: bool
     key: tuple[str, ...]
+    uses: tuple[str, ...] = ()
 
 
 T = TypeVar("T")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -47,6 +48,8 @@ PATTERNS: dict[str, tuple[tuple[Pattern, float], ...]] = {
         (text_patterns.heading_distance, 0.7),
     ),
 }
+# Where headings are all that a document offers, half of a corpus would ask where they stand.
+MAX_PER_DOCUMENT = {"heading-page": 5, "heading-pages": 5, "heading-distance": 5}
 MAX_QUESTION_CHARS = 1_200
 NEEDLE_CHARS = range(200, 6_001)  # a shorter page is no test, a longer one is ocr-full
 MAX_NEEDLES = 3
@@ -79,6 +82,8 @@ def write_questions(
     index = DocumentIndex(pages, sections)
     questions: list[Question] = []
     gaps: list[Rejected] = []
+    used: set[str] = set()
+    made: Counter[str] = Counter()
     for task in settings.tasks:
         asked: set[tuple[str, ...]] = set()
         for segment in segments:
@@ -87,12 +92,16 @@ def write_questions(
             for draft in _drafts(index, segment, task, settings, rng):
                 if found == settings.questions_per_segment:
                     break
-                if draft.key in asked:
+                if draft.key in asked or not used.isdisjoint(draft.uses):
+                    continue
+                if made[draft.pattern] == MAX_PER_DOCUMENT.get(draft.pattern):
                     continue
                 question = _question(draft, doc_id, task, segment, seed)
                 if len(question.question) > MAX_QUESTION_CHARS:
                     continue
                 asked.add(draft.key)
+                used.update(draft.uses)
+                made[draft.pattern] += 1
                 questions.append(question)
                 found += 1
             if found < settings.questions_per_segment:
@@ -105,7 +114,8 @@ def _gap(index: DocumentIndex, doc_id: str, segment: Segment, task: str, found: 
     sound = sum(index.within(segment, page) for page in index.sound_pages)
     detail = (
         f"{found} of {wanted} questions; {sound} of {segment.num_pages} pages have a sound text layer; "
-        f"{index.unnamed_tables} tables of the document have no unambiguous name"
+        f"{index.unnamed_tables} tables of the document have no unambiguous name; "
+        "each heading is asked about once"
     )
     return Rejected(id=f"{doc_id}:{first}-{last}:{task}", stage="synthesise", reason="no-candidate", detail=detail)
 
@@ -114,7 +124,7 @@ def _question(draft: Draft, doc_id: str, task: str, segment: Segment, seed: int)
     phrasings = PHRASINGS[draft.pattern]
     choice = random.Random(content_id("phrasing", doc_id, task, draft.key, seed)).randrange(len(phrasings))
     text = verbatim(phrasings[choice].format(**draft.fields))
-    text = text[0].upper() + text[1:]
+    text = _said_once(text[0].upper() + text[1:], f" ({FIRST_IS_1})")
     generator, version = f"layout/{draft.pattern}", VERSIONS[draft.pattern]
     return Question(
         question_id=question_id(
@@ -140,6 +150,12 @@ def _question(draft: Draft, doc_id: str, task: str, segment: Segment, seed: int)
         prompt_version=version,
         seed=seed,
     )
+
+
+def _said_once(text: str, phrase: str) -> str:
+    """The text with the phrase only where it stands first."""
+    before, found, after = text.partition(phrase)
+    return before + found + after.replace(phrase, "")
 
 
 def _drafts(

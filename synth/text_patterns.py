@@ -21,6 +21,7 @@ from synth.drafts import Draft, shuffled
 from synth.phrasings import FIRST_IS_1
 
 MAX_ITEM_CHARS = 220
+MIN_DISTANCE = 2  # pages; fewer is no calculation
 SUBSECTIONS = range(2, 9)  # more make a long answer of copied titles
 
 
@@ -40,6 +41,7 @@ def heading_page(index: DocumentIndex, segment: Segment, rng: random.Random) -> 
             anchor=place.title,
             names_pages=True,
             key=("heading", key_of(place.title)),
+            uses=("heading " + key_of(place.title),),
         )
 
 
@@ -56,6 +58,7 @@ def heading_pages(index: DocumentIndex, segment: Segment, rng: random.Random) ->
             anchor="; ".join(titles),
             names_pages=True,
             key=("headings", *sorted(key_of(t) for t in titles)),
+            uses=tuple("heading " + key_of(t) for t in titles),
         )
 
 
@@ -79,7 +82,8 @@ def _listed(names: list[str]) -> str:
 def heading_distance(index: DocumentIndex, segment: Segment, rng: random.Random) -> Iterator[Draft]:
     """How many pages lie between two headings."""
     places = _inside(index, segment, index.headings, rng)
-    for a, b in shuffled([p for p in itertools.combinations(places, 2) if p[0].page != p[1].page], rng)[:20]:
+    apart = [p for p in itertools.combinations(places, 2) if abs(p[0].page - p[1].page) >= MIN_DISTANCE]
+    for a, b in shuffled(apart, rng)[:20]:
         first, later = (a, b) if a.page < b.page else (b, a)
         yield Draft(
             pattern="heading-distance",
@@ -90,6 +94,7 @@ def heading_distance(index: DocumentIndex, segment: Segment, rng: random.Random)
             anchor=f"{first.title}; {later.title}",
             names_pages=False,
             key=("distance", key_of(first.title), key_of(later.title)),
+            uses=("heading " + key_of(first.title), "heading " + key_of(later.title)),
         )
 
 
@@ -115,7 +120,7 @@ def caption_pages(index: DocumentIndex, segment: Segment, rng: random.Random) ->
         labels = [p.label for p in chosen]
         yield Draft(
             pattern="caption-pages",
-            fields={"labels": _listed(labels), "first_is_1": FIRST_IS_1},
+            fields={"labels": _listed([index.caption_name(p) for p in chosen]), "first_is_1": FIRST_IS_1},
             answer=json.dumps([str(p.page + 1) for p in chosen]),
             answer_format="List",
             evidence=tuple(p.evidence() for p in chosen),

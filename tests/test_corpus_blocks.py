@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from corpus.blocks import KINDS, clean, flatten, layer_blocks, ocr_blocks
 from corpus.layout import Line, PageLayout, Region
 from corpus.ocr import OcrLine
-from corpus.records import Box
+from corpus.records import Block, Box
 
 
 def line(text: str, y: float, x: float = 72, *, size: float = 10, bold: bool = False, width: float = 200) -> Line:
@@ -156,3 +156,38 @@ def test_a_block_of_ocr_is_as_sure_as_its_lowest_line() -> None:
     assert [(b.kind, b.text, b.confidence) for b in found] == [("text", "one\ntwo", 0.6789), ("text", "far", 0.99)]
     assert found[0].box == (72, 100, 300, 122)
     assert ocr_blocks([]) == ()
+
+
+def test_a_block_stands_out_only_if_every_line_does() -> None:
+    body = [line(f"Plain words of line {i} that go on and on", 300 + 12 * i) for i in range(4)]
+    label_then_plain = line("Type dict", 100)  # a bold label before regular type: the line as a whole is not bold
+    found = layer_blocks(
+        layout(
+            line("Bold heading", 50, bold=True),
+            label_then_plain,
+            line("Larger heading", 150, size=12),
+            line("IN CAPITALS", 200),
+            *body,
+            regions=tuple(
+                Region(label="section-header", box=(70.0, y - 1.0, 300.0, y + 13.0))
+                for y in (50.0, 100.0, 150.0, 200.0)
+            ),
+        )
+    )
+    assert [(b.text, b.emphasised) for b in found if b.kind == "heading"] == [
+        ("Bold heading", True),
+        ("Type dict", False),
+        ("Larger heading", True),
+        ("IN CAPITALS", True),
+    ]
+
+
+def test_bold_type_says_nothing_on_a_page_that_is_bold() -> None:
+    found = blocks_of(
+        line("A short line", 50, bold=True), *(line("Bold body text", 80 + 12 * i, bold=True) for i in range(5))
+    )
+    assert not any(b.emphasised for b in found)
+
+
+def blocks_of(*lines: Line) -> tuple[Block, ...]:
+    return layer_blocks(layout(*lines))

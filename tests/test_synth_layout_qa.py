@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
@@ -17,7 +18,7 @@ from corpus.records import TASKS, Block, Box, Cell, Page, Question, Section, Seg
 from synth import table_patterns, text_patterns
 from synth.document_index import DocumentIndex, number_of, plain, quoted
 from synth.drafts import Draft, Pattern
-from synth.layout_qa import PATTERNS, Written, write_questions
+from synth.layout_qa import PATTERNS, Written, _said_once, write_questions
 from synth.phrasings import PHRASINGS
 
 DOC = "0123456789abcdef"
@@ -25,7 +26,8 @@ WHOLE = Segment(first_page=0, num_pages=8)
 
 
 def block(kind: str, text: str, y: float, x: float = 50.0, width: float = 400.0) -> Block:
-    return Block(kind=kind, box=(x, y, x + width, y + 12 * (text.count("\n") + 1)), text=text)
+    box = (x, y, x + width, y + 12 * (text.count("\n") + 1))
+    return Block(kind=kind, box=box, text=text, emphasised=kind in ("title", "heading"))
 
 
 def page(index: int, *blocks: Block, tables: Sequence[Table] = (), **changes: object) -> Page:
@@ -356,14 +358,62 @@ def test_heading_must_stand_once() -> None:
     assert draft.answer == str(draft.evidence[0].page + 1)
     (pages,) = drafts(text_patterns.heading_pages, index)
     assert sorted(json.loads(pages.answer)) == ["1", "2"]
-    (apart,) = drafts(text_patterns.heading_distance, index)
-    assert apart.answer == "1"
+    assert drafts(text_patterns.heading_distance, index) == []  # neighbours: nothing to calculate
+    third = page(3, block("heading", "Further work", 50), block("text", "y", 80))
+    answers = {d.anchor: d.answer for d in drafts(text_patterns.heading_distance, index_of(*HEADINGS, third))}
+    assert answers == {"Overview of results; Further work": "3", "2.1 Data collection; Further work": "2"}
+
+
+def test_a_heading_in_body_type_is_none() -> None:
+    plain_type = replace(block("heading", "Carrying case (1)", 50), emphasised=False)
+    assert index_of(page(0, plain_type, block("text", "Body.", 80))).headings == []
+
+
+def test_each_heading_is_asked_about_once_and_few_of_a_kind() -> None:
+    words = [
+        "alpha",
+        "beta",
+        "gamma",
+        "delta",
+        "epsilon",
+        "zeta",
+        "eta",
+        "theta",
+        "iota",
+        "kappa",
+        "lambda",
+        "mu",
+        "nu",
+        "xi",
+        "omicron",
+        "pi",
+        "rho",
+        "sigma",
+        "tau",
+    ]
+    many = [
+        page(
+            i, block("heading", f"About {words[i % 19]} {words[i // 19]} matters", 50), block("text", f"Text {i}.", 80)
+        )
+        for i in range(80)
+    ]
+    segments = [Segment(first_page=first, num_pages=8) for first in range(0, 80, 8)]
+    settings = SynthSettings(tasks=("extract-single", "extract-multi", "reasoning"))
+    found = write_questions(many, (), segments, settings, 0).questions
+    assert set(Counter(q.generator for q in found).values()) == {5}
+    asked = [e.quote for q in found for e in q.evidence]
+    assert len(asked) == len(set(asked)) > 20
+
+
+def test_a_phrase_that_explains_is_said_once() -> None:
+    assert _said_once("a (x) b (x) c (x)", " (x)") == "a (x) b c"
 
 
 @pytest.mark.parametrize(
     "title",
     ["Type", "statement of income", "A: Touch panel", "Ends with a stop.", "Statement of Incom e", "Make a call. 2",
-     "As of December 31, 2018", "12345 678 9", "TABLE 1A", "Figure 3: Results", 'The "best" title'],
+     "As of December 31, 2018", "12345 678 9", "TABLE 1A", "Figure 3: Results", 'The "best" title',
+     "Annotator three:", "CHAPTER THIRTYEIGHT", "Appendix B"],
 )  # fmt: skip
 def test_doubtful_headings(title: str) -> None:
     body = block("text", "Body.", 80)
@@ -390,8 +440,11 @@ def test_caption_must_be_short_whole_and_unique() -> None:
     )
     second = page(1, block("caption", "Table 1: Counts", 50), block("text", "that go on", 63))
     twice = page(2, block("caption", "Figure 3: One.", 50), block("text", "Figure 3: Another one.", 300))
-    index = index_of(first, second, twice)
+    quoted_elsewhere = page(3, block("text", "Caption: Table 9: Counts of another study", 50))
+    own = page(4, block("caption", "Table 9: Counts of this study.", 50))
+    index = index_of(first, second, twice, quoted_elsewhere, own)
     assert [c.label for c in index.captions] == ["Figure 1", "Figure 2", "Table 1"]
+    assert index.caption_name(index.captions[0]) == 'Figure 1 ("A pipeline of steps.")'
     found = {d.anchor: d.answer for d in drafts(text_patterns.caption_text, index)}
     assert found == {"Figure 1": "A pipeline of steps.", "Figure 2": "Objects"}  # Table 1 goes on below
     (pages,) = drafts(text_patterns.caption_pages, index)
