@@ -41,7 +41,9 @@ class _Corpus(click.Group):
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"corpus: {' '.join(message.split())}", err=True)
+    from corpus.blocks import clean
+
+    click.echo(f"corpus: {clean(message)}", err=True)
     sys.exit(code)
 
 
@@ -152,13 +154,15 @@ def lint(run: Path, as_json: bool) -> None:
 
     Stops at the first broken promise with exit code 1.
     """
+    from corpus.blocks import clean
     from corpus.inspection import BrokenPromise
     from corpus.linting import lint_run
 
     try:
         checks = lint_run(run)
     except BrokenPromise as e:
-        click.echo(json.dumps({"ok": False, "broken": str(e)}) if as_json else f"broken: {e}", err=not as_json)
+        broken = clean(str(e))
+        click.echo(json.dumps({"ok": False, "broken": broken}) if as_json else f"broken: {broken}", err=not as_json)
         sys.exit(1)
     if as_json:
         click.echo(json.dumps({"ok": True, "checked": checks}))

@@ -205,7 +205,7 @@ def load_config(file: Path | None = None, assignments: tuple[str, ...] = ()) -> 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(file.read_text())
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as e:
         raise ConfigError(f"cannot read config {file}: {e.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as e:

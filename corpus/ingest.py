@@ -93,7 +93,8 @@ def expand_inputs(inputs: Sequence[str], limit: int | None = None) -> list[Sourc
     found: dict[str, Source] = {}
     for text in inputs:
         for source in _expand(text):
-            found.setdefault(source.uri, source)
+            if source.uri not in found or found[source.uri] == Source(uri=source.uri):
+                found[source.uri] = source  # what a manifest says of a document wins over its bare path
     if not found:
         raise ConfigError(f"no PDF found in {', '.join(map(repr, inputs))}; give PDF files, folders or a manifest")
     ordered = [found[uri] for uri in sorted(found)]
@@ -128,10 +129,21 @@ def _pdfs_below(folder: Path) -> list[str]:
 
     return sorted(
         os.path.abspath(os.path.join(parent, name))
-        for parent, _, names in os.walk(folder, onerror=refuse)
+        for parent, _, names in _walk(folder, refuse)
         for name in names
         if name.lower().endswith(".pdf")
     )
+
+
+def _walk(folder: Path, refuse: Callable[[OSError], None]) -> Iterator[tuple[str, list[str], list[str]]]:
+    """`os.walk` through linked folders too, each folder once."""
+    seen: set[str] = set()
+    for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        if os.path.realpath(parent) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(parent))
+        yield parent, folders, names
 
 
 def _read_manifest(path: Path) -> Iterator[Source]:
@@ -156,8 +168,8 @@ def _manifest_rows(path: Path) -> Iterator[Any]:
                 if line.strip():
                     try:
                         yield json.loads(line)
-                    except json.JSONDecodeError as e:
-                        raise ConfigError(f"manifest {path}, line {number} is not JSON: {e.msg}") from None
+                    except (ValueError, RecursionError) as e:
+                        raise ConfigError(f"manifest {path}, line {number} is not JSON: {e}") from None
     except (OSError, UnicodeDecodeError, pa.ArrowInvalid) as e:
         raise ConfigError(f"cannot read manifest {path}: {str(e).splitlines()[0]}") from None
 

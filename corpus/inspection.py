@@ -51,7 +51,7 @@ def read_run_json(run: Path) -> dict[str, Any]:
     if not file.is_file():
         raise ConfigError(f"{run} is not a run directory: it has no run.json; make one with `corpus build`")
     try:
-        facts: dict[str, Any] = json.loads(file.read_text())
+        facts: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return {"complete": bool(facts["complete"]), **facts}
     except (ValueError, KeyError, TypeError):
         raise ConfigError(f"{file} is damaged; run the same `corpus build` again to restore it") from None
@@ -133,7 +133,7 @@ def plan_file(run: Path) -> Path | None:
 
 def _plan_report(run: Path) -> dict[str, Any]:
     file = plan_file(run)
-    return json.loads(file.with_suffix(".json").read_text()) if file else {}
+    return json.loads(file.with_suffix(".json").read_text(encoding="utf-8")) if file else {}
 
 
 def _describe_shard(path: Path) -> dict[str, Any]:
@@ -180,7 +180,7 @@ def _describe_plan(path: Path) -> dict[str, Any]:
         "by_task": dict(sorted(Counter(tasks).items())),
         "row_tokens": histogram(rows.values(), TOKEN_EDGES),
         "token_histogram": histogram(table["num_tokens"].to_pylist(), TOKEN_EDGES),
-        "report": json.loads(report.read_text()) if report.is_file() else {},
+        "report": json.loads(report.read_text(encoding="utf-8")) if report.is_file() else {},
     }
 
 

@@ -6,6 +6,7 @@ every document, so a page that disappears stops the build instead of the corpus.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -37,7 +38,7 @@ def make_ledger(
         left_out = _left_out(item, refusal, cut)
         windows = cut["windows"] if cut and not refusal else []
         entry = LedgerEntry(
-            uri=item.source.uri,
+            uri=os.fsencode(item.source.uri).decode("utf-8", "backslashreplace"),
             doc_id=item.doc_id,
             status="rejected" if refusal else "kept",
             stage=refusal.stage if refusal else ("shard" if cuts is not None else until),

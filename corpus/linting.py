@@ -61,7 +61,7 @@ def _check_markers(run: Path) -> str:
     """Every file that a partition promises has the content it had when it was finished."""
     files = {}
     for marker in sorted(run.glob(".state/markers/*.json")):
-        files.update(json.loads(marker.read_text())["files"])
+        files.update(json.loads(marker.read_text(encoding="utf-8"))["files"])
     for name, digest in files.items():
         _require((run / name).is_file(), f"{name} is missing")
         _require(file_sha256(run / name) == digest, f"{name} does not have the SHA-256 that was recorded")
@@ -159,7 +159,7 @@ def _check_plan(run: Path) -> str:
     _require(not lost, f"sample {sorted(lost)[:1]} is neither planned nor left out")
     strangers = planned.keys() - train.keys()
     _require(not strangers, f"planned sample {sorted(strangers)[:1]} is not a training sample of this run")
-    capacity = json.loads(file.with_suffix(".json").read_text())["capacity"]
+    capacity = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))["capacity"]
     rows: Counter[tuple[int, int]] = Counter()
     for e in entries:
         length = train[e["sample_id"]]

@@ -42,15 +42,13 @@ def build_messages(
         content.append({"type": "image", "image": image})
     messages: list[Message] = []
     for i, question in enumerate(questions):
-        text = _harmless(settings.question_template.replace("{question}", question.question))
+        text = spoken_question(question, settings)
         if i == 0:
             content.append({"type": "text", "text": "\n" + text})
         else:
             content = [{"type": "text", "text": text}]
         messages.append({"role": "user", "content": content})
-        messages.append(
-            {"role": "assistant", "content": [{"type": "text", "text": _harmless(spoken_answer(question))}]}
-        )
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": spoken_answer(question)}]})
     return messages
 
 
@@ -59,11 +57,15 @@ def page_label(page: int, first: bool) -> str:
     return f"{'' if first else chr(10)}Page {page + 1}\n"
 
 
+def spoken_question(question: Question, settings: MessageSettings) -> str:
+    """The question as the user's turn puts it."""
+    return _harmless(settings.question_template.replace("{question}", question.question))
+
+
 def spoken_answer(question: Question) -> str:
     """The text that the model learns to say; a list is joined by commas."""
-    if question.answer_format == "List":
-        return ANSWER_SEPARATOR.join(json.loads(question.answer))
-    return question.answer
+    is_list = question.answer_format == "List"
+    return _harmless(ANSWER_SEPARATOR.join(json.loads(question.answer)) if is_list else question.answer)
 
 
 def _harmless(text: str) -> str:

@@ -98,9 +98,11 @@ def build(
 def _report(b: Build, until: str) -> BuildResult:
     """Ledger, rejections, run.json, and for a whole build the report and the dataset card."""
     reached = STAGES.index(until)
-    accepted = {d: n for m in b.run.markers("questions").values() for d, n in m.facts["accepted"].items()}
-    ocr = {d: n for m in b.run.markers("pages").values() for d, n in m.facts["ocr_pages"].items()}
-    cuts, tokens, note = None, [], {}
+    ocr, accepted, cuts, tokens, note = {}, {}, None, [], {}
+    if reached >= STAGES.index("parse"):
+        ocr = {d: n for m in b.run.markers("pages").values() for d, n in m.facts["ocr_pages"].items()}
+    if reached >= STAGES.index("synthesise"):
+        accepted = {d: n for m in b.run.markers("questions").values() for d, n in m.facts["accepted"].items()}
     if reached >= STAGES.index("shard"):
         cuts = {d: f for m in b.run.markers("windows").values() for d, f in m.facts["cuts"].items()}
         tokens = pq.read_table(b.run.path("samples.parquet"), columns=["num_tokens"])["num_tokens"].to_pylist()
@@ -109,9 +111,9 @@ def _report(b: Build, until: str) -> BuildResult:
     ledger = make_ledger(b.inputs, b.rejected, until, cuts, accepted, ocr)
     write_records(b.run.path("ledger.parquet"), LedgerEntry, ledger)
     _write_rejected(b, ledger, reached)
-    _write_run_json(b, until, complete=until == STAGES[-1])
     if until == STAGES[-1]:
         write_report(b.run.root)
+    _write_run_json(b, until, complete=until == STAGES[-1])
     return BuildResult(
         run=b.run.root,
         until=until,
@@ -151,7 +153,7 @@ def _write_rejected(b: Build, ledger: Iterable[LedgerEntry], reached: int) -> No
 def _write_run_json(b: Build, until: str, complete: bool) -> None:
     file = b.run.path("run.json")
     try:
-        seconds = json.loads(file.read_text())["seconds"]
+        seconds = json.loads(file.read_text(encoding="utf-8"))["seconds"]
     except (OSError, ValueError, KeyError, TypeError):
         seconds = {}
     write_json(

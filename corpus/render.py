@@ -128,6 +128,8 @@ def render(page: Any, size: PageGrid) -> Image.Image:
         rect = page.rect
         matrix = pymupdf.Matrix(size.width / rect.width, size.height / rect.height)
         pixels = page.get_pixmap(matrix=matrix, colorspace=pymupdf.csRGB, alpha=False)
+    except MemoryError:
+        raise
     except Exception as e:  # PyMuPDF raises plain RuntimeError and its own classes alike
         raise DocumentError("render-failed", f"page {page.number + 1}: {first_line(e)}") from None
     if (pixels.width, pixels.height) != (size.width, size.height):

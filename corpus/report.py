@@ -40,6 +40,7 @@ def write_report(run: Path) -> None:
 def _facts(run: Path) -> dict[str, Any]:
     about = read_run_json(run)
     ledger = read_records(run / "ledger.parquet", LedgerEntry)
+    kept = [e for e in ledger if e.status == "kept"]
     rows = [
         {
             "name": clean(Path(e.uri).name),
@@ -61,8 +62,8 @@ def _facts(run: Path) -> dict[str, Any]:
         "about": about,
         "ledger": rows[:MAX_LEDGER_ROWS],
         "ledger_cut": max(0, len(rows) - MAX_LEDGER_ROWS),
-        "licenses": dict(Counter(e.license or "not stated" for e in ledger if e.status == "kept").most_common()),
-        "languages": dict(Counter(e.language or "not stated" for e in ledger if e.status == "kept").most_common()),
+        "licenses": dict(Counter(clean(e.license) or "not stated" for e in kept).most_common()),
+        "languages": dict(Counter(clean(e.language) or "not stated" for e in kept).most_common()),
         "examples": _examples(run),
     }
 

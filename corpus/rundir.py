@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,12 @@ from corpus.store import disk_message, file_sha256, remove_leftovers, write_json
 
 MIN_PARTITIONS = 16
 DOCUMENTS_PER_PARTITION = 64
+OWNED = {  # the files that a stage writes for a partition, by glob
+    "pages": ("pages/p*.parquet",),
+    "questions": ("questions/p*.parquet", ".state/rejected/synthesise-p*.parquet"),
+    "windows": (".state/samples/p*.parquet", ".state/rejected/shard-p*.parquet"),
+    "shards": ("shards/p*.tar", ".state/index/p*.parquet"),
+}
 FORMAT = 1  # raise it when an older run directory can no longer be continued
 
 
@@ -94,7 +101,7 @@ class RunDir:
         """The number of partitions, fixed by the first build: a power of two, at least 16."""
         file = self.work("run-format.json")
         if file.is_file():
-            recorded = json.loads(file.read_text())
+            recorded = json.loads(file.read_text(encoding="utf-8"))
             if recorded["format"] != FORMAT:
                 raise ConfigError(
                     f"{self.root} was made by another version (format {recorded['format']}, this one writes {FORMAT}); "
@@ -110,7 +117,7 @@ class RunDir:
     def marker(self, stage: str, partition: str) -> Marker | None:
         """The marker of a partition, or None where it is not done or its files are gone."""
         try:
-            marker = Marker(**json.loads(self._marker_file(stage, partition).read_text()))
+            marker = Marker(**json.loads(self._marker_file(stage, partition).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
         return marker if all(self.path(name).is_file() for name in marker.files) else None
@@ -148,12 +155,13 @@ class RunDir:
         self._marker_file(stage, partition).unlink(missing_ok=True)
 
     def drop(self, stage: str, keep: Iterable[str]) -> None:
-        """Remove finished partitions of a stage that no document falls into any more."""
-        for name, marker in self.markers(stage).items():
-            if name not in set(keep):
-                self.reopen(stage, name)
-                for file in marker.files:
-                    self.path(file).unlink(missing_ok=True)
+        """Remove what a stage left of partitions that no document falls into any more, finished or not."""
+        kept = set(keep)
+        for pattern in (f".state/markers/{stage}-p*.json", *OWNED[stage]):
+            for file in self.root.glob(pattern):
+                name = re.search(r"p\d{4,}", file.name)
+                if name and name.group() not in kept:
+                    file.unlink(missing_ok=True)
 
     def _marker_file(self, stage: str, partition: str) -> Path:
         return self.work("markers", f"{stage}-{partition}.json")

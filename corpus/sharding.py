@@ -17,7 +17,7 @@ from corpus.config import RenderSettings
 from corpus.errors import DocumentError
 from corpus.parse import check_unchanged
 from corpus.records import Document, Page, PageGrid, Question, Section, Window
-from corpus.render import encode_jpeg, open_pdf, render
+from corpus.render import encode_jpeg, first_line, open_pdf, render
 from corpus.sections import sections_of
 from corpus.shards import Member, ShardFile, dump_json, page_name, write_shards
 from corpus.store import plain, read_records
@@ -117,11 +117,14 @@ def _members(
     yield "text.json", dump_json(text)
     for page, grid in zip(shown, job_window.grids, strict=True):
         try:
-            image = render(pdf[page.index], grid)
-        except DocumentError as e:
-            fault = Unrenderable(doc_id=page.doc_id, page=page.index, reason=e.reason, detail=e.detail)
+            data = encode_jpeg(render(pdf[page.index], grid), job.render.jpeg_quality)
+        except MemoryError:
+            raise  # says something about the machine, not about the page
+        except Exception as e:  # PyMuPDF and Pillow raise what they like; the page is left out, not the build
+            reason, detail = (e.reason, e.detail) if isinstance(e, DocumentError) else ("render-failed", first_line(e))
+            fault = Unrenderable(doc_id=page.doc_id, page=page.index, reason=reason, detail=detail)
             raise _Fault(fault) from None
-        yield page_name(page.index), encode_jpeg(image, job.render.jpeg_quality)
+        yield page_name(page.index), data
         progress(1)
 
 

@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -30,7 +31,8 @@ K = TypeVar("K")
 RECYCLE_AFTER = 200  # tasks; what libraries leak is returned with the process
 POLL_S = 0.5
 TIMEOUT, OUT_OF_MEMORY, WORKER_DIED = "timeout", "out-of-memory", "worker-died"
-LIMIT_REASONS = (TIMEOUT, OUT_OF_MEMORY, WORKER_DIED)  # another limit or another moment may change them
+LIMIT_REASONS = (TIMEOUT, OUT_OF_MEMORY)  # another limit may change them
+STARTUP_S = 120.0  # for a new child to import PyMuPDF and ONNX, before its task's own clock starts
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +67,17 @@ class _Child:
     def __init__(self, context: Any) -> None:
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, os.getpid()), daemon=True)
+        on_interrupt = _ignore_interrupts()  # Ctrl-C is the parent's to handle, also while the child still imports
         self.process.start()
+        _restore_interrupts(on_interrupt)
         theirs.close()
         self.task: Task[Any] | None = None
         self.deadline = 0.0
         self.done = 0
 
     def start(self, task: Task[Any]) -> None:
-        self.task, self.deadline = task, time.monotonic() + task.timeout_s
+        self.task = task
+        self.deadline = time.monotonic() + STARTUP_S + task.timeout_s
         self.pipe.send((task.function, task.argument))
 
     def rss_bytes(self) -> int:
@@ -120,8 +125,13 @@ class WorkerPool:
         while waiting or self._busy:
             while waiting and len(self._busy) < self._num_workers:
                 child = self._idle.pop() if self._idle else _Child(self._context)
+                try:
+                    child.start(waiting[0])
+                except OSError:  # it died while it had nothing to do
+                    child.end()
+                    continue
+                waiting.popleft()
                 self._busy.append(child)
-                child.start(waiting.popleft())
             pipes = {child.pipe: child for child in self._busy}
             for pipe in wait(list(pipes), timeout=POLL_S):
                 outcome = self._receive(pipes[pipe], progress)
@@ -139,6 +149,9 @@ class WorkerPool:
         except (EOFError, OSError):
             child.process.join(timeout=5)
             return self._fail(child, Failure(WORKER_DIED, _death(child.process.exitcode)))
+        if kind == "started":
+            child.deadline = time.monotonic() + child.task.timeout_s
+            return None
         if kind == "progress":
             progress(value)
             return None
@@ -156,6 +169,8 @@ class WorkerPool:
     def _limit(self, child: _Child) -> Failure | None:
         """The limit that a busy child exceeds, if any."""
         assert child.task is not None
+        if child.pipe.poll():
+            return None  # it has something to say, perhaps its result
         if time.monotonic() > child.deadline:
             return Failure(TIMEOUT, f"gave up after {child.task.timeout_s:.0f} s; raise workers.timeout_s")
         rss = child.rss_bytes()
@@ -171,9 +186,22 @@ class WorkerPool:
         return Outcome(child.task.key, failure)
 
 
+def _ignore_interrupts() -> Any:
+    """Ignore Ctrl-C here and in children started now; only a main thread may, and only it gets Ctrl-C."""
+    return (
+        signal.signal(signal.SIGINT, signal.SIG_IGN) if threading.current_thread() is threading.main_thread() else None
+    )
+
+
+def _restore_interrupts(handler: Any) -> None:
+    if handler is not None:
+        signal.signal(signal.SIGINT, handler)
+
+
 def _death(exit_code: int | None) -> str:
     if exit_code is not None and exit_code < 0:
-        return f"killed by {signal.Signals(-exit_code).name} while it handled the document"
+        known = {s.value: s.name for s in signal.Signals}
+        return f"killed by {known.get(-exit_code, f'signal {-exit_code}')} while it handled the document"
     return f"exited with code {exit_code} while it handled the document"
 
 
@@ -187,7 +215,8 @@ def _serve(pipe: Connection, parent: int) -> None:
 
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
-            function, argument = pipe.recv()
+            function, argument = pipe.recv()  # imports what the function needs
+            pipe.send(("started", None))
             outcome = _call(function, argument, progress)
             return_freed_memory()
             pipe.send(outcome)

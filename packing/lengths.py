@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from corpus.errors import ConfigError
 from corpus.messages import Message, page_label
-from corpus.records import PageGrid
+from corpus.records import PageGrid, content_id
 from corpus.vision_tokens import Family, num_image_tokens, num_patches
 
 IMAGE_FRAME_TOKENS = 2  # <|vision_start|> and <|vision_end|>
@@ -26,7 +26,7 @@ IMAGE_FRAME_TOKENS = 2  # <|vision_start|> and <|vision_end|>
 class TextCounter(Protocol):
     """Counts the tokens of a text without special tokens."""
 
-    name: str  # part of a sample's identity
+    name: str  # changes whenever the counts may; part of the identity of windows and plan
     exact: bool
 
     def count(self, text: str) -> int:
@@ -64,7 +64,7 @@ class HfTokenizer:
         except Exception as e:  # a damaged tokenizer raises whatever its parser does
             first = (str(e).splitlines() or ["?"])[0]
             raise ConfigError(f"tokenizer {name!r} cannot be loaded: {first}") from None
-        self.name = os.path.basename(os.path.normpath(name))
+        self.name = "tokenizer-" + content_id(self._tokenizer.backend_tokenizer.to_str())
 
     def count(self, text: str) -> int:
         """Tokens of `text`, which is treated as plain text even where it looks like a special token."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from corpus.config import Config
 from corpus.errors import DocumentError
-from corpus.messages import build_messages, message_fingerprint, spoken_answer
+from corpus.messages import build_messages, message_fingerprint, spoken_answer, spoken_question
 from corpus.records import (
     Document,
     LeftOut,
@@ -141,6 +141,9 @@ def _cut(
     segments = {Segment(first_page=q.segment_first, num_pages=q.segment_pages) for q in questions}
     overhead = frame_tokens(doc_id, config, family, counter)
 
+    def turn_tokens(q: Question) -> int:
+        return counter.count(spoken_question(q, config.messages)) + counter.count(spoken_answer(q))
+
     def cut(turns: Sequence[Question]) -> WindowCut:
         return cut_windows(
             doc_id,
@@ -149,7 +152,7 @@ def _cut(
             sorted(segments, key=lambda s: (s.first_page, s.num_pages)),
             min_tokens=config.windows.min_tokens,
             max_tokens=config.windows.max_tokens,
-            reserve=max((counter.count(q.question) + counter.count(spoken_answer(q)) for q in turns), default=0),
+            reserve=max(map(turn_tokens, turns), default=0),
             overhead=overhead,
             page_problems=reasons,
         )

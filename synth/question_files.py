@@ -14,7 +14,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class GivenQuestion:
     """One row of a question file, checked in itself but not against its document."""
 
     where: str  # file name and row, for messages
+    folder: str  # of the file; a relative uri is relative to it
     document: str  # sha256 or uri as given
     question: str
     answer: str
@@ -72,8 +73,8 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
                 if line.strip():
                     try:
                         yield number, json.loads(line)
-                    except json.JSONDecodeError as e:
-                        raise ConfigError(f"question file {path}, line {number} is not JSON: {e.msg}") from None
+                    except (ValueError, RecursionError) as e:
+                        raise ConfigError(f"question file {path}, line {number} is not JSON: {e}") from None
     except (OSError, UnicodeDecodeError, pa.ArrowInvalid) as e:
         raise ConfigError(f"cannot read question file {path}: {str(e).splitlines()[0]}") from None
 
@@ -99,6 +100,7 @@ def _given(row: Any, path: Path, number: int) -> GivenQuestion:
     ]
     return GivenQuestion(
         where=f"{path.name}:{number}",
+        folder=os.path.dirname(os.path.abspath(path)),
         document=document,
         question=question,
         answer=answer,
@@ -120,7 +122,9 @@ def _pages(value: Any) -> tuple[tuple[int, ...], str]:
 
 
 def _is_page_number(value: Any) -> bool:
-    return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, str) and value.isdecimal())
+    if isinstance(value, str):
+        return value.isdecimal() and len(value) < 10
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _quotes(value: Any) -> tuple[tuple[str, ...], str]:
@@ -164,18 +168,17 @@ def _is_list(answer: str) -> bool:
 
 
 def assign(
-    given: Iterable[GivenQuestion], documents: Sequence[Document], files: Sequence[str]
+    given: Iterable[GivenQuestion], documents: Sequence[Document]
 ) -> tuple[dict[str, tuple[GivenQuestion, ...]], list[Rejected]]:
     """Questions by document id, and those that no document of this build is meant by."""
     by_name: dict[str, list[Document]] = defaultdict(list)
     for d in documents:
         by_name[os.path.basename(d.uri)].append(d)
     known = {d.sha256: d for d in documents} | {d.uri: d for d in documents}
-    folders = [os.path.dirname(os.path.abspath(f)) for f in files]
     assigned: dict[str, list[GivenQuestion]] = defaultdict(list)
     rejected = []
     for g in given:
-        paths = [g.document, *(os.path.abspath(os.path.join(folder, g.document)) for folder in folders)]
+        paths = [g.document, os.path.abspath(os.path.join(g.folder, g.document))]
         named = by_name[g.document] if len(by_name.get(g.document, ())) == 1 else []
         matches = [known[p] for p in paths if p in known] + named
         if matches:
@@ -226,5 +229,5 @@ def fingerprint(given: Iterable[GivenQuestion]) -> str:
     """Changes whenever one of the questions does."""
     digest = hashlib.sha256()
     for g in given:
-        digest.update(content_id(repr(g), length=64).encode())
+        digest.update(content_id(repr(replace(g, where="", folder="")), length=64).encode())
     return digest.hexdigest()

@@ -70,7 +70,8 @@ def _without_repeats(questions: Sequence[Question]) -> list[Question]:
     for question in questions:
         if question.accepted and question.question_id in seen:
             question = replace(question, reason="duplicate-question", detail="the same question stands above")
-        seen.add(question.question_id)
+        if question.accepted:
+            seen.add(question.question_id)
         kept.append(question)
     return kept
 

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -338,6 +339,49 @@ def test_a_document_that_changes_during_the_build_is_rejected(inputs: Path, tmp_
     entries = by_name(run)
     assert (entries["sound-0.pdf"].status, entries["sound-1.pdf"].reason) == ("kept", "source-changed")
     lint_run(run)
+
+
+def test_documents_that_fail_after_ingest_are_rejected_and_tried_again(inputs: Path, tmp_path: Path) -> None:
+    """One such document may be all of its partition; a password that comes later opens it."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    shutil.copy(inputs / "sound-0.pdf", folder)
+    for i in range(4):
+        canvas = Canvas(str(folder / f"locked-{i}.pdf"), pagesize=letter, encrypt="secret", invariant=1)
+        for page in range(4):
+            for line in range(30):
+                canvas.drawString(72, 700 - 14 * line, f"document {i}, page {page}, line {line} of the minutes")
+            canvas.showPage()
+        canvas.save()
+    run = tmp_path / "run"
+    build([str(folder)], run, quick(), until="ingest", password="secret", quiet=True)
+    build([str(folder)], run, quick(), workers=2, quiet=True)
+    assert Counter(e.reason for e in by_name(run).values()) == {"": 1, "encrypted": 4}
+    lint_run(run)
+    build([str(folder)], run, quick(), workers=2, password="secret", quiet=True)
+    assert Counter(e.reason for e in by_name(run).values()) == {"": 5}
+    assert "secret" not in (run / "run.json").read_text()
+    lint_run(run)
+
+
+def test_what_a_killed_build_left_of_documents_now_gone_is_removed(
+    inputs: Path, undisturbed: tuple[Path, BuildResult], tmp_path: Path
+) -> None:
+    run = copy_of(undisturbed, tmp_path)
+    for marker in run.glob(".state/markers/shards-*.json"):  # as a kill in the shard stage leaves them
+        marker.unlink()
+    only = [str(inputs / "sound-1.pdf")]
+    build(only, run, quick(), quiet=True)
+    lint_run(run)
+    build(only, tmp_path / "fresh", quick(), quiet=True)
+    assert promised_bytes(run) == promised_bytes(tmp_path / "fresh")
+
+
+def test_what_a_manifest_says_wins_over_the_bare_path(inputs: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text(json.dumps({"uri": str(inputs / "sound-0.pdf"), "license": "MIT"}) + "\n")
+    result = build([str(inputs / "sound-0.pdf"), str(manifest)], tmp_path / "run", quick(), until="ingest", quiet=True)
+    assert [e.license for e in result.ledger] == ["MIT"]
 
 
 def test_nothing_kept_is_still_a_complete_run(inputs: Path, tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ def test_a_given_system_turn_replaces_the_default_one(counter: HfTokenizer) -> N
 
 def test_without_a_tokenizer_lengths_are_marked_as_a_bound(folder: str) -> None:
     assert (load_counter(None).exact, load_counter(None).name) == (False, "utf8-bound")
-    assert (load_counter(folder).exact, load_counter(folder).name) == (True, Path(folder).name)
+    assert load_counter(folder).exact and load_counter(folder).name.startswith("tokenizer-")
     assert Utf8Bound().count("aé數\ud800") == 1 + 2 + 3 + 1
 
 

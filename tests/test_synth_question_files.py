@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,10 @@ def read(tmp_path: Path) -> Any:
 # --------------------------------------------------------------------------------------------------------- reading
 
 
-def test_a_row_is_read_as_it_is_meant(read: Any) -> None:
+def test_a_row_is_read_as_it_is_meant(read: Any, tmp_path: Path) -> None:
     assert read() == GivenQuestion(
         where="q.jsonl:1",
+        folder=str(tmp_path),
         document="report.pdf",
         question="Where is the office?",
         answer="Oslo",
@@ -183,23 +185,29 @@ LIBRARY = [REPORT, OTHER, MANUAL]
     ],
 )
 def test_a_document_is_named_by_digest_path_or_a_name_of_its_own(read: Any, named: dict[str, str], doc_id: str) -> None:
-    given = read(**{"uri": None, **named})
-    assigned, rejected = assign([given], LIBRARY, ["/questions/q.jsonl"])
+    given = replace(read(**{"uri": None, **named}), folder="/questions")
+    assigned, rejected = assign([given], LIBRARY)
     assert assigned == {doc_id: (given,)}
     assert rejected == []
 
 
 @pytest.mark.parametrize("uri", ["report.pdf", "none.pdf", "2023/report.pdf"])
 def test_a_name_that_is_not_one_documents_own_is_refused(read: Any, uri: str) -> None:
-    assigned, rejected = assign([read(uri=uri)], LIBRARY, ["/questions/q.jsonl"])
+    assigned, rejected = assign([read(uri=uri)], LIBRARY)
     assert assigned == {}
     assert [(r.id, r.stage, r.reason) for r in rejected] == [("q.jsonl:1", "synthesise", "unknown-document")]
     assert repr(uri) in rejected[0].detail
 
 
+def test_a_relative_path_is_relative_to_its_own_file(read: Any) -> None:
+    given = [replace(read(uri="report.pdf"), folder=f"/library/{year}") for year in ("2022", "2023")]
+    assigned, _ = assign(given, LIBRARY)
+    assert assigned == {OTHER.doc_id: (given[0],), REPORT.doc_id: (given[1],)}
+
+
 def test_questions_of_a_document_stay_in_order(read: Any) -> None:
     given = [read(uri="manual.pdf", question=f"{i}?") for i in range(5)]
-    assigned, _ = assign(given, LIBRARY, ["/q.jsonl"])
+    assigned, _ = assign(given, LIBRARY)
     assert assigned[MANUAL.doc_id] == tuple(given)
 
 

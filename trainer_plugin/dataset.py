@@ -49,12 +49,12 @@ class PlanDataset:
         """
         self.run = Path(run)
         about = self.run / "run.json"
-        if not about.is_file() or not json.loads(about.read_text())["complete"]:
+        if not about.is_file() or not json.loads(about.read_text(encoding="utf-8"))["complete"]:
             raise ConfigError(f"{run} is not a finished run; finish it with `corpus build`")
         plans = [p for p in sorted(self.run.glob("plan/plan-*.parquet")) if not p.name.endswith(".left_out.parquet")]
         if not plans:
             raise ConfigError(f"{run} has no plan; it has no training sample")
-        self.settings = MessageSettings(**json.loads(about.read_text())["config"]["messages"])
+        self.settings = MessageSettings(**json.loads(about.read_text(encoding="utf-8"))["config"]["messages"])
         self.samples = {s.sample_id: s for s in read_records(self.run / "samples.parquet", Sample)}
         rows: dict[tuple[int, int], list[PlanEntry]] = {}
         for entry in read_records(plans[0], PlanEntry):

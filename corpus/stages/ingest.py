@@ -12,6 +12,8 @@ from corpus.stages.state import Build
 from corpus.store import read_records, write_records
 from corpus.workers import Failure, Task
 
+CACHE_EVERY = 1_000  # files; what a kill may cost
+
 
 def run(b: Build, sources: list[Source]) -> str:
     b.progress.stage("ingest", len(sources), "files")
@@ -37,8 +39,10 @@ def run(b: Build, sources: list[Source]) -> str:
         probes[outcome.key] = probe
         b.work["ingest"] += 1
         b.progress.advance(units=1)
-    if tasks or len(probes) != len(cached):
-        write_records(cache_file, Probe, [probes[s.uri] for s in sources])
+        if b.work["ingest"] % CACHE_EVERY == 0:
+            write_records(cache_file, Probe, (cached | probes).values())
+    if tasks:
+        write_records(cache_file, Probe, (cached | probes).values())
     b.inputs = judge(sources, probes, b.config.ingest)
     accepted = sorted((i.document for i in b.inputs if not i.reason), key=lambda d: d.doc_id)
     b.num_partitions = b.run.num_partitions(len(accepted))

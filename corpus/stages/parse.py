@@ -14,16 +14,17 @@ from corpus.ocr import engine_version
 from corpus.records import Document, Page, Rejected, content_id
 from corpus.stages.state import Build, time_limit, value_of
 from corpus.store import schema_of, write_json, write_table
-from corpus.workers import LIMIT_REASONS, Failure, Task
+from corpus.workers import LIMIT_REASONS, WORKER_DIED, Failure, Task
 
 PAGES_PER_TASK = 16
+PASSING_REASONS = ("encrypted", "wrong-password", "unreadable", "source-changed", WORKER_DIED)
 
 
 def run(b: Build) -> str:
     """Parse what no finished partition holds."""
     stage = content_id(
-        "parse", parse.STAGE_VERSION, b.config.parse.model_dump(), b.config.ocr.model_dump(), render.VERSION,
-        engine_version(b.config.ocr.engine),
+        "parse", parse.STAGE_VERSION, str(schema_of(Page)), b.config.parse.model_dump(), b.config.ocr.model_dump(),
+        render.VERSION, engine_version(b.config.ocr.engine),
     )  # fmt: skip
     b.run.drop("pages", keep=b.partitions)
     todo = {}
@@ -35,6 +36,8 @@ def run(b: Build) -> str:
     b.progress.stage("parse", total, "pages", documents=len(b.documents))
     done = [d for name, documents in b.partitions.items() if name not in todo for d in documents]
     b.progress.advance(units=sum(d.num_pages for d in done), documents=len(done))
+    for failed in b.run.work("parse").glob("*-failed.json"):
+        failed.unlink()  # of a run that was killed: its limits may have been others
     for name in todo:
         _reuse_pages(b, name, stage)
     _parse_documents(b, [d for name in todo for d in b.partitions[name]], stage)
@@ -100,7 +103,7 @@ def _join_partitions(b: Build, todo: dict[str, str], stage: str) -> None:
         for document in b.partitions[name]:
             file = _failed(b, document, stage)
             if file.is_file():
-                failures[document.doc_id] = json.loads(file.read_text())
+                failures[document.doc_id] = json.loads(file.read_text(encoding="utf-8"))
         facts = {
             "stage": stage,
             "documents": [d.doc_id for d in b.partitions[name] if d.doc_id not in failures],
@@ -111,15 +114,16 @@ def _join_partitions(b: Build, todo: dict[str, str], stage: str) -> None:
         }
         b.run.finish("pages", name, todo[name], [b.run.path("pages", f"{name}.parquet")], facts)
         for document in b.partitions[name]:
-            for file in b.run.work("parse").glob(f"{document.doc_id}-*"):
-                file.unlink()
+            for file in (*_pieces(b, document, stage).values(), _failed(b, document, stage)):
+                file.unlink(missing_ok=True)
 
 
 def _worth_retrying(b: Build, name: str) -> bool:
-    """True where a document hit a limit of its worker and the limits are others now."""
+    """True where a document failed for a reason that lies outside its bytes and may be gone."""
     facts = b.marker("pages", name).facts
-    hit = any(f["reason"] in LIMIT_REASONS for f in facts["failures"].values())
-    return hit and facts["limits"] != b.config.workers.model_dump()
+    reasons = {f["reason"] for f in facts["failures"].values()}
+    other_limits = facts["limits"] != b.config.workers.model_dump()
+    return not reasons.isdisjoint(PASSING_REASONS) or (other_limits and not reasons.isdisjoint(LIMIT_REASONS))
 
 
 def _pieces(b: Build, document: Document, stage: str) -> dict[int, Path]:

@@ -9,6 +9,7 @@ from corpus.messages import message_fingerprint
 from corpus.records import content_id
 from corpus.stages.state import Build
 from packing.cost import dims_of
+from packing.lengths import load_counter
 from packing.table import pack_table
 
 
@@ -42,7 +43,7 @@ def plan_identity(config: Config) -> dict[str, object]:
     """How the lengths were counted; a trainer whose own settings differ must refuse the plan."""
     return {
         "model": config.model,
-        "tokenizer": config.tokenizer or "utf8-bound",
+        "tokenizer": load_counter(config.tokenizer).name,
         "messages": message_fingerprint(config.messages),
         "dpi": config.render.dpi,
     }

@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
+import PIL
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -73,7 +74,7 @@ def _fingerprint(b: Build, name: str, cut: Marker) -> str:
     c = b.config
     held = {doc_id: facts["windows"] for doc_id, facts in cut.facts["cuts"].items()}
     told = [(d.doc_id, d.title, d.language, d.license, d.source) for d in b.partitions[name]]
-    sizes = [c.model, c.render.model_dump(), c.shards.model_dump(), render.VERSION]
+    sizes = [c.model, c.render.model_dump(), c.shards.model_dump(), render.VERSION, PIL.__version__]
     upstream = [b.marker(s, name).output for s in ("pages", "questions")]
     asked = sorted(i for s in windows.partition_samples(b, name) for i in s.question_ids)
     return content_id("shard", sharding.STAGE_VERSION, held, told, sizes, upstream, asked)

@@ -51,11 +51,11 @@ def value_of(result: Any, what: str) -> Any:
         EngineError: it could not be computed; since whole partitions hold many documents, no document is blamed.
     """
     if isinstance(result, Failure):
-        raise EngineError(f"{what}: {result.reason}: {result.detail}; run the same command again")
+        raise EngineError(f"{what}: {result.reason}: {result.detail}; then run the same command again")
     return result
 
 
 def time_limit(b: Build, documents: Sequence[Document]) -> float:
-    """Seconds that a worker may take for these documents."""
+    """Seconds that a worker may take for these documents, if any."""
     limits = b.config.workers
-    return limits.timeout_s * len(documents) + limits.page_timeout_s * sum(d.num_pages for d in documents)
+    return limits.timeout_s * (1 + len(documents)) + limits.page_timeout_s * sum(d.num_pages for d in documents)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from corpus.records import Rejected, content_id
+from corpus.records import Question, Rejected, content_id
 from corpus.stages.state import Build, time_limit, value_of
-from corpus.store import write_records
+from corpus.store import schema_of, write_records
 from corpus.workers import Task
 from synth import question_files, write
 
@@ -15,10 +15,10 @@ def run(b: Build) -> str:
     strays: list[Rejected] = []
     if settings.backend == "file":
         rows = question_files.read_question_files(settings.files)
-        given, strays = question_files.assign(rows, b.documents, settings.files)
+        given, strays = question_files.assign(rows, b.documents)
     write_records(b.run.work("rejected", "synthesise.parquet"), Rejected, strays)
     dump = settings.model_dump(exclude={"files"})
-    stage = content_id("synthesise", write.STAGE_VERSION, dump, b.config.seed)
+    stage = content_id("synthesise", write.STAGE_VERSION, str(schema_of(Question)), dump, b.config.seed)
     b.run.drop("questions", keep=b.partitions)
     b.progress.stage("synthesise", len(b.documents), "documents")
     tasks = []

@@ -13,18 +13,17 @@ from corpus.records import Rejected, Sample, content_id
 from corpus.rundir import Marker
 from corpus.sharding import Unrenderable
 from corpus.stages.state import Build, time_limit, value_of
-from corpus.store import read_records, write_json, write_records
+from corpus.store import read_records, schema_of, write_json, write_records
 from corpus.workers import Task
 from packing import samples
+from packing.lengths import load_counter
 
 
 def run(b: Build, names: Iterable[str]) -> dict[str, Marker]:
     """The windows of these partitions, cutting those that are not done."""
     c = b.config
-    stage = content_id(
-        "windows", samples.STAGE_VERSION, c.model, c.tokenizer, c.render.dpi, message_fingerprint(c.messages),
-        c.windows.model_dump(),
-    )  # fmt: skip
+    lengths = [c.model, load_counter(c.tokenizer).name, c.render.dpi, message_fingerprint(c.messages)]
+    stage = content_id("windows", samples.STAGE_VERSION, str(schema_of(Sample)), lengths, c.windows.model_dump())
     names = list(names)
     tasks = []
     for name in names:
@@ -81,7 +80,7 @@ def problems_of(b: Build, name: str) -> dict[str, dict[int, str]]:
     """Pages of a partition that turned out not to render: document -> page -> reason."""
     file = _problem_file(b, name)
     found: dict[str, dict[int, str]] = defaultdict(dict)
-    for doc_id, page, reason in json.loads(file.read_text()) if file.is_file() else ():
+    for doc_id, page, reason in json.loads(file.read_text(encoding="utf-8")) if file.is_file() else ():
         found[doc_id][page] = reason
     return dict(found)
 
@@ -92,5 +91,5 @@ def record_problem(b: Build, name: str, fault: Unrenderable) -> None:
         b.rejected[fault.doc_id] = Rejected(id=fault.doc_id, stage="shard", reason=fault.reason, detail=fault.detail)
         return
     file = _problem_file(b, name)
-    known = json.loads(file.read_text()) if file.is_file() else []
+    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
     write_json(file, [*known, [fault.doc_id, fault.page, f"{fault.reason}: {fault.detail}"]])
