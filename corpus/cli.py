@@ -79,8 +79,9 @@ def build(
     INPUT is a PDF file, a folder (searched for .pdf files), a glob, or a manifest (.jsonl or .parquet with a
     column `uri` and optionally license, title, language, source).
 
-    Running the same command again goes on where it stopped, and redoes only what changed. Every input ends in
-    ledger.parquet as kept or rejected with a reason; rejected documents do not fail the build.
+    Running the same command again goes on where it stopped, and redoes only what changed. A run holds what its
+    inputs name: fewer inputs into the same --out remove the rest. Every input ends in ledger.parquet as kept or
+    rejected with a reason; rejected documents do not fail the build.
     """
     from corpus.config import load_config
     from corpus.pipeline import build as run_build

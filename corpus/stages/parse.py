@@ -36,8 +36,7 @@ def run(b: Build) -> str:
     b.progress.stage("parse", total, "pages", documents=len(b.documents))
     done = [d for name, documents in b.partitions.items() if name not in todo for d in documents]
     b.progress.advance(units=sum(d.num_pages for d in done), documents=len(done))
-    for failed in b.run.work("parse").glob("*-failed.json"):
-        failed.unlink()  # of a run that was killed: its limits may have been others
+    _remove_stale_pieces(b, {f"{d.doc_id}-{stage}" for name in todo for d in b.partitions[name]})
     for name in todo:
         _reuse_pages(b, name, stage)
     _parse_documents(b, [d for name in todo for d in b.partitions[name]], stage)
@@ -49,6 +48,14 @@ def run(b: Build) -> str:
             b.rejected[doc_id] = Rejected(id=doc_id, stage="parse", **failure)
     by_source = ", ".join(f"{n} {source}" for source, n in sorted(sources.items()))
     return f"{total} pages ({by_source or 'none'})"
+
+
+def _remove_stale_pieces(b: Build, wanted: set[str]) -> None:
+    """Delete what a killed run left of other documents or settings, and its failures: limits may be others now."""
+    for file in b.run.work("parse").glob("*"):
+        doc_id, stage, what = file.name.split("-", 2)
+        if f"{doc_id}-{stage}" not in wanted or what == "failed.json":
+            file.unlink()
 
 
 def _parse_documents(b: Build, documents: list[Document], stage: str) -> None:
