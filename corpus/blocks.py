@@ -8,7 +8,6 @@ is what the page shows; whoever wants flowing text calls `flatten`.
 from __future__ import annotations
 
 import re
-import statistics
 import unicodedata
 from collections.abc import Sequence
 from typing import Protocol
@@ -150,8 +149,12 @@ def _follows(a: Line, b: Line) -> bool:
 
 def _body_size(lines: Sequence[Line]) -> float:
     """The size most characters are set in, by the median over characters."""
-    sizes = [line.size for line in lines for _ in range(len(line.text))]
-    return statistics.median(sizes) if sizes else 0.0
+    half = sum(len(line.text) for line in lines) / 2
+    for line in sorted(lines, key=lambda line: line.size):
+        half -= len(line.text)
+        if half <= 0:
+            return line.size
+    return 0.0
 
 
 def _body_is_bold(lines: Sequence[Line]) -> bool:
