@@ -32,16 +32,15 @@ if __name__ == "__main__":
 
 
 def first_pages(source: Path, num_pages: int, out: Path, as_images: bool) -> None:
-    """The first pages of a document, repeated where it has fewer; as images of them if wanted."""
+    """The first pages of a document; as images of them if wanted."""
     with open_pdf(source) as pdf, pymupdf.open() as copy:
-        for i in range(num_pages):
-            page = pdf[i % pdf.page_count]
-            if as_images:
+        if as_images:
+            for page in list(pdf)[:num_pages]:
                 new = copy.new_page(width=page.rect.width, height=page.rect.height)
                 new.insert_image(new.rect, pixmap=page.get_pixmap(dpi=100))
-            else:
-                copy.insert_pdf(pdf, from_page=page.number, to_page=page.number)
-        copy.save(out)
+        else:
+            copy.insert_pdf(pdf, to_page=num_pages - 1)
+        copy.save(out, garbage=3)
 
 
 def peak_mb(document: Path, settings: list[str]) -> tuple[int, int]:

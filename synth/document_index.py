@@ -26,7 +26,10 @@ CAPTION_MARK = re.compile(r"(?:Caption:? )?(Figure|Fig\.|Table) ([A-Z]?\d+(?:[-.
 LIGATURES = {0xFB00: "ff", 0xFB01: "fi", 0xFB02: "fl", 0xFB03: "ffi", 0xFB04: "ffl"}
 ITEM = re.compile(r"\(?(\d{1,2})[.)] (.+)")
 BROKEN = re.compile(r"\w [b-z]\b(?![).])|\w a\W*$")  # "Statement of Incom e": letters set apart by kerning
-NUMBERING = re.compile(r"^(?:[A-Z]?\d+(?:\.\d+)*\.?|[A-Z]\.|[IVX]+\.)\s+")
+NUMBERING = re.compile(
+    r"^(?:(?i:item|note|part|section|chapter|exhibit|appendix|annex) [A-Z]?\d*[A-Z]?(?:\.\d+)*[.:]?"
+    r"|[A-Z]?\d+(?:\.\d+)*\.?|[A-Z]\.|[IVX]+\.)\s+"
+)
 CAPTION_WORDS = 6  # enough to tell captions apart
 CONTENTS_LINE = re.compile(r"(?:\. ?){4,}\s*\d+$|\D\s\d{1,3}$")
 NUMERIC = re.compile(r"[^\d.]")
@@ -153,6 +156,7 @@ class DocumentIndex:
         self._contents = _contents_pages(self._sound)
         self._lines = _line_counts(pages, key_of)
         self._bare_lines = _line_counts(pages, lambda text: key_of(NUMBERING.sub("", text)))
+        self._titles = {key_of(flatten(b.text)) for p in pages for b in p.blocks if b.kind in ("title", "heading")}
         self.headings = self._find_headings()
         self.captions = self._find_captions()
         self.lists = [found for p in self._sound for found in self._find_lists(p)]
@@ -168,9 +172,11 @@ class DocumentIndex:
         return segment.first_page <= page < segment.first_page + segment.num_pages
 
     def _stands_once(self, title: str) -> bool:
-        """No other line is this title, nor, if it has no number, this title with a number before it."""
+        """No other line is this title, with or without a number, and no other heading contains it."""
         key, bare = key_of(title), key_of(NUMBERING.sub("", title))
-        return self._lines[key] == 1 and (key != bare or self._bare_lines[bare] == 1)
+        if self._lines[key] != 1 or (key == bare and self._bare_lines[bare] != 1):
+            return False
+        return not any(key in other for other in self._titles if other != key)
 
     def _find_headings(self) -> list[Place]:
         found = []
@@ -376,6 +382,7 @@ def _is_title(title: str) -> bool:
         and not title.endswith((".", ",", ";", "-", ":"))  # a colon ends a label in a form or a lead-in
         and '"' not in title
         and not BROKEN.search(title)
+        and not re.search(r"[A-Z]{4} [A-Z]$", title)  # "SIGNATURE S"
         and not re.search(r"[.!?] \d+$|[a-z]\. [A-Z]", title)  # a step with its number, two sentences
         and not re.search(r"^[A-Z]: |\b[A-Z][a-z]+ \d{1,2}, \d{4}", title)  # a label in a figure, a date
         and not re.match(r"(?:table|figure|fig\.?|chart) \S*\d", title, re.IGNORECASE)

@@ -364,6 +364,21 @@ def test_heading_must_stand_once() -> None:
     assert answers == {"Overview of results; Further work": "3", "2.1 Data collection; Further work": "2"}
 
 
+@pytest.mark.parametrize("other", ["Item 4. Mine  Safety Disclosures", "Note 12: MINE SAFETY DISCLOSURES"])
+def test_a_heading_that_stands_elsewhere_with_a_label_is_ambiguous(other: str) -> None:
+    own = page(0, block("heading", "MINE SAFETY DISCLOSURES", 50), block("text", "Body.", 80))
+    labelled = page(1, block("text", other, 50), block("text", "Body.", 80))
+    assert len(index_of(own).headings) == 1
+    assert index_of(own, labelled).headings == []
+
+
+def test_a_heading_inside_another_heading_is_ambiguous() -> None:
+    own = page(0, block("heading", "FORM 10-K", 50), block("text", "Body.", 80))
+    longer = page(1, block("title", "ANNUAL REPORT ON FORM 10-K", 50), block("text", "Body.", 80))
+    titles = [h.title for h in index_of(own, longer).headings]
+    assert "FORM 10-K" not in titles
+
+
 def test_a_heading_in_body_type_is_none() -> None:
     plain_type = replace(block("heading", "Carrying case (1)", 50), emphasised=False)
     assert index_of(page(0, plain_type, block("text", "Body.", 80))).headings == []
@@ -413,7 +428,7 @@ def test_a_phrase_that_explains_is_said_once() -> None:
     "title",
     ["Type", "statement of income", "A: Touch panel", "Ends with a stop.", "Statement of Incom e", "Make a call. 2",
      "As of December 31, 2018", "12345 678 9", "TABLE 1A", "Figure 3: Results", 'The "best" title',
-     "Annotator three:", "CHAPTER THIRTYEIGHT", "Appendix B"],
+     "Annotator three:", "CHAPTER THIRTYEIGHT", "Appendix B", "SIGNATURE S"],
 )  # fmt: skip
 def test_doubtful_headings(title: str) -> None:
     body = block("text", "Body.", 80)
