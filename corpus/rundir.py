@@ -22,6 +22,7 @@ from corpus.store import disk_message, file_sha256, remove_leftovers, write_json
 
 MIN_PARTITIONS = 16
 DOCUMENTS_PER_PARTITION = 64
+MAX_GROWTH = 8  # a partition of 512 documents is 20,000 pages, half a gigabyte as records
 OWNED = {  # the files that a stage writes for a partition, by glob
     "pages": ("pages/p*.parquet",),
     "questions": ("questions/p*.parquet", ".state/rejected/synthesise-p*.parquet"),
@@ -98,7 +99,11 @@ class RunDir:
             yield
 
     def num_partitions(self, num_documents: int) -> int:
-        """The number of partitions, fixed by the first build: a power of two, at least 16."""
+        """The number of partitions, fixed by the first build: a power of two, at least 16.
+
+        Raises:
+            ConfigError: the run was made by another version, or begun for far fewer documents.
+        """
         file = self.work("run-format.json")
         if file.is_file():
             recorded = json.loads(file.read_text(encoding="utf-8"))
@@ -107,7 +112,13 @@ class RunDir:
                     f"{self.root} was made by another version (format {recorded['format']}, this one writes {FORMAT}); "
                     "build into a new folder"
                 )
-            return int(recorded["num_partitions"])
+            count = int(recorded["num_partitions"])
+            if num_documents > MAX_GROWTH * DOCUMENTS_PER_PARTITION * count:
+                raise ConfigError(
+                    f"{self.root} was begun for about {DOCUMENTS_PER_PARTITION * count} documents and now has "
+                    f"{num_documents}; its partitions would not fit into memory: build into a new folder"
+                )
+            return count
         count = MIN_PARTITIONS
         while count * DOCUMENTS_PER_PARTITION < num_documents:
             count *= 2

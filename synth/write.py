@@ -47,6 +47,11 @@ def synthesise_partition(job: SynthJob, progress: Callable[[int], None]) -> Synt
     gaps: list[Rejected] = []
     for document in sorted(job.documents, key=lambda d: d.doc_id):
         if document.doc_id not in pages:
+            detail = f"document {document.doc_id} was rejected while it was parsed"
+            gaps += [
+                Rejected(id=g.where, stage="synthesise", reason="document-rejected", detail=detail)
+                for g in job.given.get(document.doc_id, ())
+            ]
             continue
         if job.settings.backend == "file":
             questions += [admit(given, document) for given in job.given.get(document.doc_id, ())]

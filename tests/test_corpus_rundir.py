@@ -132,7 +132,7 @@ def test_partitions_are_filled_evenly() -> None:
 @pytest.mark.parametrize(("documents", "count"), [(0, 16), (1_024, 16), (1_025, 32), (100_000, 2_048)])
 def test_the_first_build_fixes_the_number_of_partitions(run: RunDir, documents: int, count: int) -> None:
     assert run.num_partitions(documents) == count
-    assert run.num_partitions(1_000_000) == count
+    assert run.num_partitions(2_049) == count
     assert RunDir(run.root).num_partitions(1) == count
 
 
@@ -184,3 +184,12 @@ def test_taking_the_lock_clears_what_a_killed_run_left(run: RunDir) -> None:
     with run.lock():
         assert not left.exists()
         assert kept.exists()
+
+
+def test_a_run_that_outgrows_its_partitions_says_so(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    run.prepare()
+    assert run.num_partitions(10) == 16
+    assert run.num_partitions(8 * 64 * 16) == 16
+    with pytest.raises(ConfigError, match="build into a new folder"):
+        run.num_partitions(8 * 64 * 16 + 1)
