@@ -10,13 +10,16 @@ rasterised into an image first, so that every page goes through OCR.
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
+import platform
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from corpus.render import open_pdf, pymupdf
+from corpus.rundir import available_cores
 
 PROBE = """
 import resource, sys
@@ -59,14 +62,15 @@ def main() -> None:
     parser.add_argument("--pages", default="50,100,200,400")
     parser.add_argument("--ocr", action="store_true")
     args = parser.parse_args()
-    rows = []
+    versions = {name: importlib.metadata.version(name) for name in ("pymupdf", "onnxruntime", "rapidocr", "pyarrow")}
+    about = {"document": args.file.name, "every_page_by_ocr": args.ocr, "versions": versions}
+    print(json.dumps({**about, "machine": f"{platform.machine()}, {available_cores()} cores"}), flush=True)
     for num_pages in map(int, args.pages.split(",")):
         with tempfile.TemporaryDirectory() as folder:
             document = Path(folder) / "document.pdf"
             first_pages(args.file, num_pages, document, as_images=args.ocr)
             worker, parent = peak_mb(document, [] if args.ocr else ["ocr.engine=none"])
-        rows.append({"pages": num_pages, "worker_mb": worker, "parent_mb": parent})
-        print(json.dumps(rows[-1]), flush=True)
+        print(json.dumps({"pages": num_pages, "worker_mb": worker, "parent_mb": parent}), flush=True)
 
 
 if __name__ == "__main__":
