@@ -51,6 +51,7 @@ class HfTokenizer:
     exact = True
 
     def __init__(self, name: str) -> None:
+        os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # no torch is no news to who only counts
         try:
             from transformers import AutoTokenizer
         except ImportError:
@@ -61,10 +62,10 @@ class HfTokenizer:
             )
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(name)
+            self.name = "tokenizer-" + content_id(self._tokenizer.backend_tokenizer.to_str())
         except Exception as e:  # a damaged tokenizer raises whatever its parser does
             first = (str(e).splitlines() or ["?"])[0]
             raise ConfigError(f"tokenizer {name!r} cannot be loaded: {first}") from None
-        self.name = "tokenizer-" + content_id(self._tokenizer.backend_tokenizer.to_str())
 
     def count(self, text: str) -> int:
         """Tokens of `text`, which is treated as plain text even where it looks like a special token."""
