@@ -42,7 +42,7 @@ class ParseSettings(Settings):
     """How a page's text, layout and sections are found."""
 
     layout: Literal["model", "fonts"] = Field(
-        "model", description="model = PyMuPDF's layout model (0.2 s a page); fonts = font heuristics (0.01 s)"
+        "model", description="model = PyMuPDF's layout model (0.3 s a page); fonts = font heuristics (0.01 s)"
     )
 
 

@@ -57,7 +57,9 @@ def print_description(found: Mapping[str, Any]) -> None:
 
 def _print_run(out: Console, found: Mapping[str, Any]) -> None:
     documents, pages, samples = found["documents"], found["pages"], found["samples"]
-    state = "complete" if found["complete"] else "NOT complete: run the same `corpus build` again"
+    stopped = found["until"] not in ("", "report")
+    way_out = "built with --until; build without it to finish" if stopped else "run the same `corpus build` again"
+    state = "complete" if found["complete"] else f"NOT complete: {way_out}"
     out.print(f"[bold]run[/] for {found['model']}, {state}")
     out.print(f"documents  {documents['inputs']} in, {documents['kept']} kept")
     _print_counts(out, documents["rejected"], "rejected")

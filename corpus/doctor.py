@@ -109,8 +109,8 @@ def _cuda() -> str:
 ENGINES = (
     _Engine("pymupdf", "parsing, layout, rendering", True, "pip install 'pymupdf>=2.0'", _pymupdf),
     _Engine("rapidocr", "pages without a text layer", True, "pip install rapidocr onnxruntime", _rapidocr),
-    _Engine("transformers", "exact token counts", False, "pip install 'longdoc[tokenizer]'", _package("transformers")),
+    _Engine("transformers", "exact token counts", False, "pip install transformers", _package("transformers")),
     _Engine("webdataset", "reading shards elsewhere", False, "pip install webdataset", _package("webdataset")),
-    _Engine("torch", "training", False, "pip install 'longdoc[train]'", _package("torch")),
+    _Engine("torch", "training", False, "pip install torch transformers accelerate", _package("torch")),
     _Engine("cuda", "training at speed", False, "a CUDA build of torch and a GPU", _cuda),
 )

@@ -71,6 +71,7 @@ def describe_run(run: Path) -> dict[str, Any]:
     return {
         "kind": "run",
         "complete": about["complete"],
+        "until": about.get("until", ""),
         "model": about.get("config", {}).get("model", "an unknown model"),
         "documents": {
             "inputs": len(ledger),

@@ -64,11 +64,11 @@ def _facts(run: Path) -> dict[str, Any]:
         "ledger_cut": max(0, len(rows) - MAX_LEDGER_ROWS),
         "licenses": dict(Counter(clean(e.license) or "not stated" for e in kept).most_common()),
         "languages": dict(Counter(clean(e.language) or "not stated" for e in kept).most_common()),
-        "examples": _examples(run),
+        "examples": _examples(run, {e.doc_id: clean(Path(e.uri).name) for e in kept}),
     }
 
 
-def _examples(run: Path) -> dict[str, list[dict[str, Any]]]:
+def _examples(run: Path, names: dict[str, str]) -> dict[str, list[dict[str, Any]]]:
     """A few accepted questions of each task, spread over the documents."""
     by_task: dict[str, list[Question]] = {}
     for file in sorted(run.glob("questions/p*.parquet")):
@@ -76,19 +76,19 @@ def _examples(run: Path) -> dict[str, list[dict[str, Any]]]:
             if q.accepted:
                 by_task.setdefault(q.task, []).append(q)
     return {
-        task: [_shown(q) for q in questions[:: max(1, len(questions) // EXAMPLES_PER_TASK)][:EXAMPLES_PER_TASK]]
+        task: [_shown(q, names) for q in questions[:: max(1, len(questions) // EXAMPLES_PER_TASK)][:EXAMPLES_PER_TASK]]
         for task, questions in sorted(by_task.items())
     }
 
 
-def _shown(q: Question) -> dict[str, Any]:
+def _shown(q: Question, names: dict[str, str]) -> dict[str, Any]:
     answer = "\n".join(clean(line) for line in spoken_answer(q).splitlines())
     if len(answer) > MAX_SHOWN_CHARS:
         answer = f"{answer[:MAX_SHOWN_CHARS]} [... {len(answer)} characters]"
     return {
         "question": clean(q.question),
         "answer": answer,
-        "doc_id": q.doc_id,
+        "document": names.get(q.doc_id, q.doc_id),
         "pages": ", ".join(str(p + 1) for p in sorted({e.page for e in q.evidence})),
         "generator": q.generator,
     }

@@ -55,7 +55,7 @@ class HfTokenizer:
         try:
             from transformers import AutoTokenizer
         except ImportError:
-            raise ConfigError("tokenizer needs transformers; pip install 'longdoc[train]'") from None
+            raise ConfigError("tokenizer needs transformers; pip install transformers") from None
         if os.path.sep in name and not os.path.isdir(name) and (os.path.isabs(name) or name.startswith(".")):
             raise ConfigError(
                 f"tokenizer {name!r} is not a folder; name a folder with a tokenizer, or a model of the hub"

@@ -26,6 +26,7 @@ CAPTION_MARK = re.compile(r"(?:Caption:? )?(Figure|Fig\.|Table) ([A-Z]?\d+(?:[-.
 LIGATURES = {0xFB00: "ff", 0xFB01: "fi", 0xFB02: "fl", 0xFB03: "ffi", 0xFB04: "ffl"}
 ITEM = re.compile(r"\(?(\d{1,2})[.)] (.+)")
 BROKEN = re.compile(r"\w [b-z]\b(?![).])|\w a\W*$")  # "Statement of Incom e": letters set apart by kerning
+STRAY_ACCENT = re.compile("[\u00a8\u00b4\u00b8\u02c6\u02c7\u02dc]")  # "Aky\u00a8urek": the text layer lost a letter
 NUMBERING = re.compile(
     r"^(?:(?i:item|note|part|section|chapter|exhibit|appendix|annex) [A-Z]?\d*[A-Z]?(?:\.\d+)*[.:]?"
     r"|[A-Z]?\d+(?:\.\d+)*\.?|[A-Z]\.|[IVX]+\.)\s+"
@@ -218,7 +219,8 @@ class DocumentIndex:
 
     def caption_is_whole(self, caption: Place) -> bool:
         """A short caption that ends here: with a full stop, or with no text close beneath it."""
-        if len(caption.title) > 200 or BROKEN.search(caption.title) or not caption.title[0].isalnum():
+        broken = BROKEN.search(caption.title) or STRAY_ACCENT.search(caption.title)
+        if len(caption.title) > 200 or broken or not caption.title[0].isalnum():
             return False
         if caption.title.endswith("."):
             return True
@@ -382,6 +384,7 @@ def _is_title(title: str) -> bool:
         and not title.endswith((".", ",", ";", "-", ":"))  # a colon ends a label in a form or a lead-in
         and '"' not in title
         and not BROKEN.search(title)
+        and not STRAY_ACCENT.search(title)
         and not re.search(r"[A-Z]{4} [A-Z]$", title)  # "SIGNATURE S"
         and not re.search(r"[.!?] \d+$|[a-z]\. [A-Z]", title)  # a step with its number, two sentences
         and not re.search(r"^[A-Z]: |\b[A-Z][a-z]+ \d{1,2}, \d{4}", title)  # a label in a figure, a date

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from corpus.config import SynthSettings
 from corpus.records import Evidence, Page, Question, Rejected, Section, Segment, content_id, question_id
 from synth import table_patterns, text_patterns
-from synth.document_index import DocumentIndex, verbatim
+from synth.document_index import STRAY_ACCENT, DocumentIndex, verbatim
 from synth.drafts import Draft, Pattern
 from synth.phrasings import FIRST_IS_1, PHRASINGS, VERSIONS
 
@@ -184,7 +184,7 @@ def _transcribable(page: Page | None, settings: SynthSettings) -> bool:
         return False
     if page.text_source == "ocr":
         return all(b.confidence >= settings.ocr_min_confidence for b in page.blocks if b.text)
-    return page.text_source == "layer" and not page.text_reason
+    return page.text_source == "layer" and not page.text_reason and not STRAY_ACCENT.search(page.text)
 
 
 def _transcript(page: Page) -> str:

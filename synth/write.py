@@ -35,6 +35,8 @@ class Synthesised:
     """Accepted questions by document, and the segments for which a task found nothing to ask."""
 
     accepted: dict[str, int]
+    refused: int  # questions that stand in the file with a reason
+    first_refusal: str  # '' where there is none
     gaps: tuple[Rejected, ...]
 
 
@@ -65,7 +67,9 @@ def synthesise_partition(job: SynthJob, progress: Callable[[int], None]) -> Synt
     accepted = {d.doc_id: 0 for d in job.documents}
     for question in questions:
         accepted[question.doc_id] += question.accepted
-    return Synthesised(accepted=accepted, gaps=tuple(gaps))
+    refused = [q for q in questions if not q.accepted]
+    first = f"{refused[0].reason}: {refused[0].detail}" if refused else ""
+    return Synthesised(accepted=accepted, refused=len(refused), first_refusal=first, gaps=tuple(gaps))
 
 
 def _without_repeats(questions: Sequence[Question]) -> list[Question]:

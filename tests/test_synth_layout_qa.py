@@ -712,3 +712,10 @@ def test_overlong_questions_are_skipped() -> None:
     pages = [table_page(0, first), table_page(1, second)]
     assert drafts(table_patterns.lookup_two, index_of(*pages))
     assert write(pages, tasks=("extract-multi",), questions_per_segment=50).questions == ()
+
+
+def test_a_page_whose_text_layer_lost_a_letter_is_not_transcribed() -> None:
+    good = page(0, block("text", "Prose that goes on. " * 20, 50))
+    broken = page(1, block("text", "Prose by Aky\u00a8urek that goes on. " * 20, 50))
+    found = write([good, broken], segments=[Segment(first_page=0, num_pages=2)], tasks=("ocr-needle",)).questions
+    assert [[e.page for e in q.evidence] for q in found] == [[0]]

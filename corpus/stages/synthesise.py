@@ -46,8 +46,20 @@ def run(b: Build) -> str:
         gaps = b.run.work("rejected", f"synthesise-{name}.parquet")
         write_records(gaps, Rejected, result.gaps)
         files = [b.run.path("questions", f"{name}.parquet"), gaps]
-        b.run.finish("questions", name, fingerprint, files, {"accepted": result.accepted})
+        b.run.finish(
+            "questions",
+            name,
+            fingerprint,
+            files,
+            {"accepted": result.accepted, "refused": [result.refused, result.first_refusal]},
+        )
         b.work["synthesise"] += 1
         b.progress.advance(units=len(b.partitions[name]), questions=sum(result.accepted.values()))
-    accepted = sum(sum(m.facts["accepted"].values()) for m in b.run.markers("questions").values())
-    return f"{accepted} questions accepted"
+    markers = b.run.markers("questions").values()
+    accepted = sum(sum(m.facts["accepted"].values()) for m in markers)
+    refusals = [m.facts["refused"] for m in markers if m.facts["refused"][0]]
+    refused = sum(n for n, _ in refusals) + len(strays)
+    first = refusals[0][1] if refusals else f"{strays[0].reason}: {strays[0].detail}" if strays else ""
+    return f"{accepted} questions accepted" + (
+        f", {refused} refused (rejected.parquet), first {first}" if refused else ""
+    )
