@@ -74,7 +74,7 @@ def build(
     password: str | None,
     quiet: bool,
 ) -> None:
-    """Build a corpus: ingest, parse, synthesise, shard, plan, report.
+    """Build a corpus: ingest, parse, clean, synthesise, shard, plan, report.
 
     INPUT is a PDF file, a folder (searched for .pdf files), a glob, or a manifest (.jsonl or .parquet with a
     column `uri` and optionally license, title, language, source).
@@ -102,6 +102,27 @@ def build(
         from corpus.display import print_build
 
         print_build(result)
+
+
+@main.command(short_help="Make a list of page hashes of benchmark PDFs.")
+@click.argument("inputs", nargs=-1, required=True, metavar="PDF...")
+@click.option("--workers", type=click.IntRange(min=1), help="Worker processes  [default: CPU cores]")
+def fingerprint(inputs: tuple[str, ...], workers: int | None) -> None:
+    """Print hashes by which a build recognises these PDFs and their pages, also re-saved, cropped or in part.
+
+    PDF is a file, a folder or a glob. Save what is printed as a .txt file and name it in clean.decontaminate: with
+    it, the owner of a benchmark keeps it out of other people's corpora without handing out the PDFs. A file that cannot
+    be read is named on standard error, and the exit code is 1.
+    """
+    from corpus.benchmark_sets import fingerprint_lines
+    from corpus.ingest import expand_inputs
+    from corpus.rundir import available_cores
+
+    problems = 0
+    for line, problem in fingerprint_lines([s.uri for s in expand_inputs(inputs)], workers or available_cores()):
+        click.echo(line or f"corpus: {problem}", err=not line)
+        problems += bool(problem)
+    sys.exit(OUTSIDE_ERROR if problems else 0)
 
 
 @main.command(short_help="Pack a table of sample lengths into a plan.")

@@ -30,11 +30,21 @@ class IngestSettings(Settings):
 
     min_pages: int = Field(1, ge=1, description="shorter documents are rejected")
     max_pages: int | None = Field(None, ge=1, description="longer documents are rejected; null = no limit")
+    min_bytes: int = Field(1, ge=1, description="smaller files are rejected")
+    max_bytes: int | None = Field(None, ge=1, description="larger files are rejected; null = no limit")
+    licenses: Texts = Field(
+        (), description="licences of the manifest to take, case ignored, * allowed: [CC0-*, CC-BY-4.0]; [] = all"
+    )
+    languages: Texts = Field(
+        (), description="languages to take, as codes: [en, de]; the manifest's, else the one detected; [] = all"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> IngestSettings:
-        if self.max_pages is not None and self.max_pages < self.min_pages:
-            raise ValueError(f"max_pages {self.max_pages} is below min_pages {self.min_pages}")
+        for low, high in (("min_pages", "max_pages"), ("min_bytes", "max_bytes")):
+            least, most = getattr(self, low), getattr(self, high)
+            if most is not None and most < least:
+                raise ValueError(f"{high} {most} is below {low} {least}")
         return self
 
 
@@ -43,6 +53,34 @@ class ParseSettings(Settings):
 
     layout: Literal["model", "fonts"] = Field(
         "model", description="model = PyMuPDF's layout model (0.3 s a page); fonts = font heuristics (0.01 s)"
+    )
+    image_hashes: Literal["scans", "all"] = Field(
+        "scans",
+        description="pages to hash the picture of: scans = those with few or doubtful words; all (15 ms a page)",
+    )
+
+
+class CleanSettings(Settings):
+    """Which parsed documents are refused: copies of others, and those of a benchmark."""
+
+    near_duplicates: bool = Field(True, description="of documents that show the same pages, keep the best copy")
+    duplicate_pages: float = Field(0.95, gt=0, le=1, description="share of pages that duplicates have in common")
+    duplicate_words: float = Field(0.9, gt=0, le=1, description="share of word runs that the same page has in common")
+    duplicate_image: float = Field(
+        0.1, ge=0, lt=0.5, description="share of differing bits of image hashes up to which pages show the same"
+    )
+    decontaminate: Texts = Field(
+        (),
+        description="benchmarks to keep out: folders or files of PDFs, .txt lists of SHA-256 or of page hashes "
+        "(`corpus fingerprint`), .json, .jsonl or .parquet files with a column question, or a SHA-256",
+    )
+    benchmark_pages: float = Field(
+        0.2, gt=0, le=1, description="a document is refused when this share of its pages, or of a benchmark's, match"
+    )
+    benchmark_words: float = Field(0.5, gt=0, le=1, description="share of word runs from which a page matches")
+    benchmark_image: float = Field(0.15, ge=0, lt=0.5, description="share of differing bits up to which a page matches")
+    benchmark_question: float = Field(
+        0.7, gt=0, le=1, description="share of a benchmark question's word runs from which ours is refused"
     )
 
 
@@ -161,6 +199,7 @@ class Config(Settings):
     ingest: IngestSettings = IngestSettings()
     parse: ParseSettings = ParseSettings()
     ocr: OcrSettings = OcrSettings()
+    clean: CleanSettings = CleanSettings()
     synth: SynthSettings = SynthSettings()
     render: RenderSettings = RenderSettings()
     messages: MessageSettings = MessageSettings()

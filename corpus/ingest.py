@@ -7,6 +7,7 @@ second run over a large folder opens no PDF.
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import json
 import os
@@ -20,6 +21,7 @@ import pyarrow.parquet as pq
 
 from corpus.config import IngestSettings
 from corpus.errors import ConfigError, DocumentError
+from corpus.language import primary
 from corpus.records import Document
 from corpus.store import file_sha256
 
@@ -78,6 +80,7 @@ class Ingested:
             language=s.language,
             license=s.license,
             source=s.source,
+            language_source="manifest" if s.language else "",
         )
 
 
@@ -109,7 +112,7 @@ def _expand(text: str) -> Iterator[Source]:
     if "://" in text:
         raise ConfigError(f"{text!r} is a URL; only local files can be read: download it first")
     if path.is_dir():
-        yield from (Source(uri=uri) for uri in _pdfs_below(path))
+        yield from (Source(uri=uri) for uri in pdfs_below(path))
     elif path.suffix.lower() in MANIFEST_SUFFIXES and path.is_file():
         yield from _read_manifest(path)
     elif os.path.lexists(path):
@@ -123,7 +126,7 @@ def _expand(text: str) -> Iterator[Source]:
             yield from (_expand(glob.escape(match)) if os.path.isdir(match) else [Source(uri=os.path.abspath(match))])
 
 
-def _pdfs_below(folder: Path) -> list[str]:
+def pdfs_below(folder: Path) -> list[str]:
     def refuse(error: OSError) -> None:
         raise ConfigError(f"cannot read folder {error.filename}: {error.strerror}")
 
@@ -211,16 +214,41 @@ def judge(sources: Sequence[Source], probes: dict[str, Probe], settings: IngestS
     for source in sources:
         probe = probes[source.uri]
         reason, detail = probe.reason, probe.detail
-        if not reason and probe.num_pages < settings.min_pages:
-            reason, detail = "too-few-pages", f"{probe.num_pages} pages, ingest.min_pages = {settings.min_pages}"
-        if not reason and settings.max_pages is not None and probe.num_pages > settings.max_pages:
-            reason, detail = "too-many-pages", f"{probe.num_pages} pages, ingest.max_pages = {settings.max_pages}"
+        if not reason:
+            reason, detail = _unwanted(source, probe, settings)
         if not reason and probe.sha256 in first_with:
             reason, detail = "duplicate", f"same bytes as {first_with[probe.sha256]}"
         if not reason:
             first_with[probe.sha256] = source.uri
         ends.append(Ingested(source=source, probe=probe, reason=reason, detail=detail))
     return ends
+
+
+def _unwanted(source: Source, probe: Probe, settings: IngestSettings) -> tuple[str, str]:
+    """Reason and detail of the first filter that a sound PDF does not pass, or two empty texts."""
+    pages, size = probe.num_pages, probe.num_bytes
+    if pages < settings.min_pages:
+        return "too-few-pages", f"{pages} pages, ingest.min_pages = {settings.min_pages}"
+    if settings.max_pages is not None and pages > settings.max_pages:
+        return "too-many-pages", f"{pages} pages, ingest.max_pages = {settings.max_pages}"
+    if size < settings.min_bytes:
+        return "too-small", f"{size} bytes, ingest.min_bytes = {settings.min_bytes}"
+    if settings.max_bytes is not None and size > settings.max_bytes:
+        return "too-large", f"{size} bytes, ingest.max_bytes = {settings.max_bytes}"
+    named = source.license.casefold()
+    if settings.licenses and not any(fnmatch.fnmatchcase(named, taken.casefold()) for taken in settings.licenses):
+        stated = repr(source.license) if named else "no licence stated"
+        return "license", f"{stated}, ingest.licenses = {list(settings.licenses)}"
+    if source.language:
+        return unwanted_language(source.language, settings)
+    return "", ""
+
+
+def unwanted_language(language: str, settings: IngestSettings) -> tuple[str, str]:
+    """Reason and detail where a document's language ('' = not known) is filtered out, else two empty texts."""
+    if not settings.languages or primary(language) in map(primary, settings.languages):
+        return "", ""
+    return "language", f"{repr(language) if language else 'unknown'}, ingest.languages = {list(settings.languages)}"
 
 
 def reusable(cached: Probe, now: Probe) -> bool:

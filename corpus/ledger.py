@@ -21,6 +21,7 @@ def make_ledger(
     cuts: Mapping[str, Mapping[str, Any]] | None,
     accepted: Mapping[str, int],
     ocr_pages: Mapping[str, int],
+    detected: Mapping[str, str] | None = None,
 ) -> list[LedgerEntry]:
     """Entries in the order of the inputs.
 
@@ -30,6 +31,7 @@ def make_ledger(
         cuts: windows and left-out pages by document id; None before the shard stage ran.
         accepted: accepted questions by document id.
         ocr_pages: pages read by OCR by document id.
+        detected: languages by document id, where the manifest gave none.
     """
     entries = []
     for item in inputs:
@@ -37,6 +39,7 @@ def make_ledger(
         cut = cuts.get(item.doc_id) if cuts and not item.reason else None
         left_out = _left_out(item, refusal, cut)
         windows = cut["windows"] if cut and not refusal else []
+        language = (detected or {}).get(item.doc_id, "") if not item.reason else ""
         entry = LedgerEntry(
             uri=os.fsencode(item.source.uri).decode("utf-8", "backslashreplace"),
             doc_id=item.doc_id,
@@ -53,9 +56,10 @@ def make_ledger(
             num_tokens=cut["tokens"] if cut and not refusal else 0,
             ocr_pages=ocr_pages.get(item.doc_id, 0) if not item.reason else 0,
             title=item.source.title,
-            language=item.source.language,
+            language=item.source.language or language,
             license=item.source.license,
             source=item.source.source,
+            language_source="manifest" if item.source.language else "detected" if language else "",
         )
         if cuts is not None or refusal:
             assert_conserved(entry)

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from corpus.blocks import layer_blocks, ocr_blocks
 from corpus.config import OcrSettings, ParseSettings
 from corpus.errors import DocumentError
 from corpus.layout import Line, PageLayout, Region, Word
 from corpus.ocr import OcrLine, load_engine
+from corpus.page_images import image_hash, raster_size
 from corpus.records import Block, Box, Document, Page, PageGrid
 from corpus.render import first_line, open_pdf, pymupdf, render
 from corpus.sections import Bookmark, with_sections
@@ -34,6 +36,7 @@ MIN_CHARS = 16  # fewer visible characters are no usable text layer
 MAX_GARBLED = 0.1  # share of unmapped or private-use characters
 IMAGE_PAGE = 0.7  # of the page's area: an image this large may carry somebody's OCR as invisible text
 MAX_OCR_PIXELS = 12_845_056
+MIN_IDENTIFYING_WORDS = 64  # a crop may cut some of them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +160,22 @@ def _parse_page(pdf: Any, index: int, doc_id: str, parse: ParseSettings, ocr: Oc
         blocks=blocks,
         tables=strict_tables(layout) if sound else (),
         problem=problem,
+        image_hash=image_hash(thumbnail(pdf[index])) if _wants_image(parse, sound, layout, problem) else "",
     )
+
+
+def _wants_image(parse: ParseSettings, sound: bool, layout: PageLayout, problem: str) -> bool:
+    """Few or doubtful words do not identify a page; the picture of the others would cost half as much as rendering."""
+    return not problem and (parse.image_hashes == "all" or not sound or len(layout.words) < MIN_IDENTIFYING_WORDS)
+
+
+def thumbnail(page: Any) -> Image.Image:
+    """The page in grey and small, as its picture is hashed; a white one where it cannot be rendered."""
+    width, height = raster_size(page.rect.width, page.rect.height)
+    try:
+        return render(page, PageGrid(height=height, width=width)).convert("L")
+    except DocumentError:  # said where the page is rendered for a shard
+        return Image.new("L", (width, height), 255)
 
 
 def _unreadable(doc_id: str, index: int, problem: str) -> Page:

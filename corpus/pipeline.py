@@ -1,4 +1,4 @@
-"""The build: documents -> pages -> questions -> windows and shards -> plan -> report.
+"""The build: documents -> pages -> those that stay -> questions -> windows and shards -> plan -> report.
 
 With `corpus.stages` and `corpus.cli`, the composition root: nothing else in `corpus` knows `synth` and `packing`. Each
 stage asks which partitions are not done, lets workers do those, and marks each one last; a kill at any moment costs
@@ -18,6 +18,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 import corpus
+from corpus.benchmark_sets import read_benchmarks
 from corpus.config import Config
 from corpus.ingest import expand_inputs
 from corpus.ledger import make_ledger
@@ -25,14 +26,16 @@ from corpus.progress import BuildProgress
 from corpus.records import STAGES, LedgerEntry, Question, Rejected
 from corpus.report import write_report
 from corpus.rundir import RunDir
-from corpus.stages import ingest, parse, plan, shard, synthesise
+from corpus.stages import clean, ingest, parse, plan, shard, synthesise
 from corpus.stages.state import Build
 from corpus.store import read_records, write_json, write_records
 from corpus.workers import WorkerPool
 from packing.lengths import load_counter
 from synth.question_files import read_question_files
 
-PACKAGES = ("pymupdf", "pillow", "rapidocr", "onnxruntime", "pyarrow", "numpy")
+PACKAGES = (
+    "pymupdf", "pillow", "rapidocr", "onnxruntime", "pyarrow", "numpy", "datasketch", "imagehash", "py3langid", "scipy"
+)  # fmt: skip
 
 
 @dataclass(kw_only=True)
@@ -74,6 +77,7 @@ def build(
     sources = expand_inputs(inputs, limit)
     load_counter(config.tokenizer)  # a user's mistake shows now, not after an hour of OCR
     read_question_files(config.synth.files)
+    read_benchmarks(config.clean.decontaminate)
     run = RunDir(out)
     run.prepare()
     with run.lock(), BuildProgress(quiet) as progress, WorkerPool(workers, config.workers.memory_mb) as pool:
@@ -81,6 +85,7 @@ def build(
         steps: dict[str, Callable[[], str]] = {
             "ingest": lambda: ingest.run(state, sources),
             "parse": lambda: parse.run(state),
+            "clean": lambda: clean.run(state),
             "synthesise": lambda: synthesise.run(state),
             "shard": lambda: shard.run(state),
             "plan": lambda: plan.run(state),
@@ -108,7 +113,8 @@ def _report(b: Build, until: str) -> BuildResult:
         tokens = pq.read_table(b.run.path("samples.parquet"), columns=["num_tokens"])["num_tokens"].to_pylist()
     if reached >= STAGES.index("plan"):
         note = b.marker("plan", "all").facts
-    ledger = make_ledger(b.inputs, b.rejected, until, cuts, accepted, ocr)
+    detected = {d.doc_id: d.language for d in b.documents if d.language_source == "detected"}
+    ledger = make_ledger(b.inputs, b.rejected, until, cuts, accepted, ocr, detected)
     write_records(b.run.path("ledger.parquet"), LedgerEntry, ledger)
     _write_rejected(b, ledger, reached)
     if until == STAGES[-1]:
@@ -134,6 +140,8 @@ def _write_rejected(b: Build, ledger: Iterable[LedgerEntry], reached: int) -> No
         if e.status == "rejected"
     ]
     names = []
+    if reached >= STAGES.index("clean"):
+        names.append("clean")
     if reached >= STAGES.index("synthesise"):
         names += ["synthesise", *(f"synthesise-{name}" for name in b.partitions)]
         for name in b.partitions:

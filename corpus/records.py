@@ -20,7 +20,7 @@ Box = tuple[float, float, float, float]
 TASKS = ("extract-single", "extract-multi", "reasoning", "ocr-full", "ocr-needle")
 ANSWER_FORMATS = ("String", "Integer", "Float", "List")
 EVIDENCE_KINDS = ("Text", "Layout", "Figure", "Table")
-STAGES = ("ingest", "parse", "synthesise", "shard", "plan", "report")
+STAGES = ("ingest", "parse", "clean", "synthesise", "shard", "plan", "report")
 
 Status = Literal["kept", "rejected"]
 Split = Literal["train", "validation"]
@@ -45,6 +45,7 @@ class Document:
     language: str = ""
     license: str = ""
     source: str = ""
+    language_source: str = ""  # manifest or detected; '' where the language is not known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +127,7 @@ class Page:
     tables: tuple[Table, ...] = ()
     sections: tuple[SectionStart, ...] = ()  # those that start on this page
     problem: str = ""  # why this page cannot be rendered; '' where it can
+    image_hash: str = ""  # of `corpus.page_images`; '' where the page is recognised by its words, or nearly blank
 
     @property
     def text(self) -> str:
@@ -283,3 +285,4 @@ class LedgerEntry:
     language: str
     license: str
     source: str
+    language_source: str  # manifest or detected; '' where the language is not known

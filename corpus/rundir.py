@@ -25,6 +25,8 @@ DOCUMENTS_PER_PARTITION = 64
 MAX_GROWTH = 8  # a partition of 512 documents is 20,000 pages, half a gigabyte as records
 OWNED = {  # the files that a stage writes for a partition, by glob
     "pages": ("pages/p*.parquet",),
+    "sketches": (".state/sketches/p*.parquet", ".state/signatures/p*.parquet"),
+    "matches": (),
     "questions": ("questions/p*.parquet", ".state/rejected/synthesise-p*.parquet"),
     "windows": (".state/samples/p*.parquet", ".state/rejected/shard-p*.parquet"),
     "shards": ("shards/p*.tar", ".state/index/p*.parquet"),

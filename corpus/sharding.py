@@ -22,7 +22,7 @@ from corpus.sections import sections_of
 from corpus.shards import Member, ShardFile, dump_json, page_name, write_shards
 from corpus.store import plain, read_records
 
-STAGE_VERSION = 1  # raise it when the same windows should be written anew
+STAGE_VERSION = 2  # raise it when the same windows should be written anew
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +139,7 @@ def _metadata(
         "sha256": document.sha256,
         "title": document.title,
         "language": document.language,
+        "language_source": document.language_source,
         "license": document.license,
         "source": document.source,
         "num_pages_of_document": document.num_pages,

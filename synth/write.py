@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from corpus.benchmark_sets import BenchmarkQuestion
 from corpus.config import SynthSettings
+from corpus.decontamination import QuestionIndex
 from corpus.records import Document, Page, Question, Rejected
 from corpus.sections import sections_of
 from corpus.store import read_records, write_records
@@ -28,6 +30,8 @@ class SynthJob:
     seed: int
     out: Path
     given: dict[str, tuple[GivenQuestion, ...]] = field(default_factory=dict)
+    benchmark: tuple[BenchmarkQuestion, ...] = ()  # questions that must not be asked
+    benchmark_overlap: float = 1.0  # share of their word runs from which a question repeats one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,13 +52,6 @@ def synthesise_partition(job: SynthJob, progress: Callable[[int], None]) -> Synt
     questions: list[Question] = []
     gaps: list[Rejected] = []
     for document in sorted(job.documents, key=lambda d: d.doc_id):
-        if document.doc_id not in pages:
-            detail = f"document {document.doc_id} was rejected while it was parsed"
-            gaps += [
-                Rejected(id=g.where, stage="synthesise", reason="document-rejected", detail=detail)
-                for g in job.given.get(document.doc_id, ())
-            ]
-            continue
         if job.settings.backend == "file":
             questions += [admit(given, document) for given in job.given.get(document.doc_id, ())]
         else:
@@ -62,7 +59,7 @@ def synthesise_partition(job: SynthJob, progress: Callable[[int], None]) -> Synt
             questions += written
             gaps += missing
         progress(document.num_pages)
-    questions = _without_repeats(questions)
+    questions = _without_known(_without_repeats(questions), QuestionIndex(job.benchmark), job.benchmark_overlap)
     write_records(job.out, Question, questions)
     accepted = {d.doc_id: 0 for d in job.documents}
     for question in questions:
@@ -82,6 +79,15 @@ def _without_repeats(questions: Sequence[Question]) -> list[Question]:
         if question.accepted:
             seen.add(question.question_id)
         kept.append(question)
+    return kept
+
+
+def _without_known(questions: Sequence[Question], benchmark: QuestionIndex, overlap: float) -> list[Question]:
+    """The questions, those that repeat a benchmark's marked as rejected."""
+    kept = []
+    for question in questions:
+        found = benchmark.overlap(question.question, question.answer, overlap) if question.accepted else ""
+        kept.append(replace(question, reason="benchmark-question", detail=found) if found else question)
     return kept
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from corpus import parse, render
+from corpus import page_images, parse, render
 from corpus.ocr import engine_version
 from corpus.records import Document, Page, Rejected, content_id
 from corpus.stages.state import Build, time_limit, value_of
@@ -24,7 +24,7 @@ def run(b: Build) -> str:
     """Parse what no finished partition holds."""
     stage = content_id(
         "parse", parse.STAGE_VERSION, str(schema_of(Page)), b.config.parse.model_dump(), b.config.ocr.model_dump(),
-        render.VERSION, engine_version(b.config.ocr.engine),
+        render.VERSION, engine_version(b.config.ocr.engine), page_images.ENGINE,
     )  # fmt: skip
     b.run.drop("pages", keep=b.partitions)
     todo = {}

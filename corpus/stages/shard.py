@@ -73,7 +73,11 @@ def _fingerprint(b: Build, name: str, cut: Marker) -> str:
     """A shard holds pages, questions and metadata, but no lengths: settings that only change those touch none."""
     c = b.config
     held = {doc_id: facts["windows"] for doc_id, facts in cut.facts["cuts"].items()}
-    told = [(d.doc_id, d.title, d.language, d.license, d.source) for d in b.partitions[name]]
+    told = [
+        (d.doc_id, d.title, d.language, d.language_source, d.license, d.source)
+        for d in b.partitions[name]
+        if d.doc_id in held
+    ]
     sizes = [c.model, c.render.model_dump(), c.shards.model_dump(), render.VERSION, PIL.__version__]
     upstream = [b.marker(s, name).output for s in ("pages", "questions")]
     asked = sorted(i for s in windows.partition_samples(b, name) for i in s.question_ids)

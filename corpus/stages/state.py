@@ -37,6 +37,10 @@ class Build:
         """Every accepted document."""
         return [d for documents in self.partitions.values() for d in documents]
 
+    def kept(self, partition: str) -> list[Document]:
+        """The documents of a partition that no stage has refused so far."""
+        return [d for d in self.partitions[partition] if d.doc_id not in self.rejected]
+
     def marker(self, stage: str, partition: str) -> Marker:
         """The marker of a partition that must be done."""
         marker = self.run.marker(stage, partition)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from corpus.benchmark_sets import read_benchmarks
 from corpus.records import Question, Rejected, content_id
 from corpus.stages.state import Build, time_limit, value_of
-from corpus.store import schema_of, write_records
+from corpus.store import plain, schema_of, write_records
 from corpus.workers import Task
 from synth import question_files, write
 
@@ -16,17 +17,21 @@ def run(b: Build) -> str:
     if settings.backend == "file":
         rows = question_files.read_question_files(settings.files)
         given, strays = question_files.assign(rows, b.documents)
+        strays += [_orphan(g, b.rejected[d]) for d in sorted(given) if d in b.rejected for g in given[d]]
+    benchmark = read_benchmarks(b.config.clean.decontaminate).questions
     write_records(b.run.work("rejected", "synthesise.parquet"), Rejected, strays)
     dump = settings.model_dump(exclude={"files"})
     stage = content_id("synthesise", write.STAGE_VERSION, str(schema_of(Question)), dump, b.config.seed)
     b.run.drop("questions", keep=b.partitions)
+    known = [(plain(benchmark), b.config.clean.benchmark_question)] if benchmark else []
     b.progress.stage("synthesise", len(b.documents), "documents")
     tasks = []
-    for name, documents in b.partitions.items():
+    for name in b.partitions:
+        documents = b.kept(name)
         own = {d.doc_id: given[d.doc_id] for d in documents if d.doc_id in given}
         mine = question_files.fingerprint(q for questions in own.values() for q in questions)
         upstream = b.marker("pages", name)
-        fingerprint = content_id(stage, upstream.output, mine)
+        fingerprint = content_id(stage, upstream.output, [d.doc_id for d in documents], mine, known)
         if b.run.is_done("questions", name, fingerprint):
             b.progress.advance(units=len(documents))
             continue
@@ -38,6 +43,8 @@ def run(b: Build) -> str:
             seed=b.config.seed,
             out=b.run.path("questions", f"{name}.parquet"),
             given=own,
+            benchmark=benchmark,
+            benchmark_overlap=b.config.clean.benchmark_question,
         )
         tasks.append(Task((name, fingerprint), write.synthesise_partition, job, time_limit(b, documents)))
     for outcome in b.pool.run(tasks, lambda _: None):
@@ -63,3 +70,9 @@ def run(b: Build) -> str:
     return f"{accepted} questions accepted" + (
         f", {refused} refused (rejected.parquet), first {first}" if refused else ""
     )
+
+
+def _orphan(given: question_files.GivenQuestion, document: Rejected) -> Rejected:
+    """A question whose document was refused before it could be asked."""
+    detail = f"document {document.id} was rejected at {document.stage}: {document.reason}"
+    return Rejected(id=given.where, stage="synthesise", reason="document-rejected", detail=detail)

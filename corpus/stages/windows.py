@@ -27,7 +27,7 @@ def run(b: Build, names: Iterable[str]) -> dict[str, Marker]:
     names = list(names)
     tasks = []
     for name in names:
-        documents = tuple(d for d in b.partitions[name] if d.doc_id not in b.rejected)
+        documents = tuple(b.kept(name))
         problems = problems_of(b, name)
         upstream = [b.marker(s, name).output for s in ("pages", "questions")]
         known = sorted((doc_id, sorted(by_page.items())) for doc_id, by_page in problems.items())

@@ -1,0 +1,262 @@
+"""What must stay out of a corpus: benchmark PDFs, lists of hashes that stand for them, and benchmark questions.
+
+A list is a text file with a line a file or page, which lets the owner of a benchmark share it without its PDFs:
+
+    <SHA-256>  name                       a file, as `sha256sum` prints it
+    page <image hashes> <word hashes> name:3     page 3 of a document, as `corpus fingerprint` prints it
+
+Image hashes are separated by commas: of the page and of crops of it. "-" stands for none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from corpus.blocks import clean, layer_blocks
+from corpus.config import WorkerSettings
+from corpus.errors import ConfigError, DocumentError
+from corpus.ingest import pdfs_below
+from corpus.page_images import HASH_BITS, crop_hashes
+from corpus.records import Page
+from corpus.sketches import WORD_HASHES, word_hashes, word_runs
+from corpus.store import file_sha256
+from corpus.workers import Failure, Task, WorkerPool
+
+VERSION = 1  # raise it when the same PDF should be fingerprinted anew
+LIMIT_FACTOR = 10  # times workers.timeout_s, for one PDF whose pages are not counted yet
+QUESTION_SUFFIXES = (".json", ".jsonl", ".parquet")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchmarkPage:
+    """One page of a benchmark document, as far as it can be recognised."""
+
+    document: str  # name to show
+    page: int  # counted from 1
+    images: tuple[str, ...]  # image hashes of the page and of its crops
+    words: str  # of `corpus.sketches.word_hashes`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchmarkQuestion:
+    """One question that must not be asked. `answer` is '' where the file gives none."""
+
+    where: str  # file name and row
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchmarkFile:
+    """A fingerprinted PDF; `problem` says why its pages are unknown, and only its bytes are recognised."""
+
+    name: str
+    sha256: str
+    pages: tuple[BenchmarkPage, ...]
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchmarkSet:
+    """Everything that `clean.decontaminate` names, before its PDFs are opened."""
+
+    pdfs: dict[str, str]  # absolute path -> name to show
+    digests: dict[str, str]  # SHA-256 -> name to show
+    pages: tuple[BenchmarkPage, ...]
+    questions: tuple[BenchmarkQuestion, ...]
+
+
+def read_benchmarks(entries: Sequence[str]) -> BenchmarkSet:
+    """Sort out what the entries are, and read the lists and question files.
+
+    Raises:
+        ConfigError: an entry that does not exist, is of no known kind, or is broken.
+    """
+    pdfs: list[str] = []
+    digests: dict[str, str] = {}
+    pages: list[BenchmarkPage] = []
+    questions: list[BenchmarkQuestion] = []
+    for entry in entries:
+        path = Path(os.path.expanduser(entry))
+        suffix = path.suffix.lower()
+        if SHA256.fullmatch(entry.lower()):
+            digests[entry.lower()] = entry.lower()
+        elif path.is_dir():
+            found = pdfs_below(path)
+            if not found:
+                raise ConfigError(f"clean.decontaminate: there is no PDF below {entry!r}")
+            pdfs += found
+        elif not path.is_file():
+            raise ConfigError(f"clean.decontaminate: {entry!r} does not exist; name a folder, a file or a SHA-256")
+        elif suffix == ".pdf":
+            pdfs.append(os.path.abspath(path))
+        elif suffix == ".txt":
+            listed, listed_pages = _read_list(path)
+            digests |= listed
+            pages += listed_pages
+        elif suffix in QUESTION_SUFFIXES:
+            questions += _read_questions(path)
+        else:
+            raise ConfigError(
+                f"clean.decontaminate: {entry!r} is neither a PDF, nor a list (.txt), "
+                f"nor questions ({', '.join(QUESTION_SUFFIXES)})"
+            )
+    return BenchmarkSet(pdfs=names_of(pdfs), digests=digests, pages=tuple(pages), questions=tuple(questions))
+
+
+def names_of(pdfs: Iterable[str]) -> dict[str, str]:
+    """Paths, each once, with the name to show: the file's, or the whole path where several files share it."""
+    paths = list(dict.fromkeys(pdfs))
+    shared = Counter(os.path.basename(p) for p in paths)
+    return {p: clean(os.path.basename(p) if shared[os.path.basename(p)] == 1 else p) for p in paths}
+
+
+def _read_list(path: Path) -> tuple[dict[str, str], list[BenchmarkPage]]:
+    digests, pages = {}, []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        raise ConfigError(f"clean.decontaminate: cannot read the list {path}: {e}") from None
+    for number, line in enumerate(lines, start=1):
+        head, _, rest = line.strip().partition(" ")
+        if not head or head.startswith("#"):
+            continue
+        page = _listed_page(rest) if head == "page" else None
+        if page:
+            pages.append(page)
+        elif SHA256.fullmatch(head.lower()):
+            digests[head.lower()] = clean(rest).removeprefix("*") or f"{path.name}:{number}"
+        else:
+            raise ConfigError(
+                f"clean.decontaminate: {path}, line {number}: neither a SHA-256 nor a page hash; "
+                "make such a list with sha256sum or `corpus fingerprint`"
+            )
+    return digests, pages
+
+
+def _listed_page(text: str) -> BenchmarkPage | None:
+    hashes = rf"(?:-|[0-9a-f]{{{HASH_BITS // 4}}}(?:,[0-9a-f]{{{HASH_BITS // 4}}})*)"
+    found = re.fullmatch(rf"({hashes}) (-|(?:[0-9a-f]{{8}}){{1,{WORD_HASHES}}}) (.*):(\d{{1,9}})", text)
+    if not found:
+        return None
+    images, words, name, page = found.groups()
+    return BenchmarkPage(
+        document=clean(name),
+        page=int(page),
+        images=() if images == "-" else tuple(images.split(",")),
+        words="" if words == "-" else words,
+    )
+
+
+def list_lines(file: BenchmarkFile) -> Iterator[str]:
+    """A fingerprinted PDF as lines of a list."""
+    yield f"{file.sha256}  {file.name}"
+    for p in file.pages:
+        yield f"page {','.join(p.images) or '-'} {p.words or '-'} {p.document}:{p.page}"
+
+
+def _read_questions(path: Path) -> list[BenchmarkQuestion]:
+    found = []
+    for number, row in enumerate(_rows(path), start=1):
+        question = row.get("question") if isinstance(row, dict) else None
+        if not isinstance(question, str) or not question.strip():
+            raise ConfigError(f"clean.decontaminate: {path}, row {number} has no 'question'")
+        answer = row.get("answer")
+        found.append(
+            BenchmarkQuestion(
+                where=f"{path.name}:{number}", question=question, answer="" if answer is None else str(answer)
+            )
+        )
+    return found
+
+
+def _rows(path: Path) -> list[Any]:
+    try:
+        if path.suffix.lower() == ".parquet":
+            rows: list[Any] = pq.read_table(path).to_pylist()
+            return rows
+        text = path.read_text(encoding="utf-8")
+        if path.suffix.lower() == ".json":
+            rows = json.loads(text)
+            if not isinstance(rows, list):
+                raise ValueError("not a list of objects")
+            return rows
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+    except (OSError, ValueError, RecursionError, pa.ArrowException) as e:
+        first = (str(e).splitlines() or [type(e).__name__])[0]
+        raise ConfigError(f"clean.decontaminate: cannot read questions from {path}: {first}") from None
+
+
+def fingerprint_pdfs(
+    pool: WorkerPool, pdfs: Mapping[str, str], timeout_s: float
+) -> Iterator[tuple[str, BenchmarkFile | Failure]]:
+    """Fingerprint PDFs (path -> name to show) in workers; pairs in the order of completion."""
+    tasks = [Task(uri, fingerprint_pdf, (uri, name), timeout_s) for uri, name in pdfs.items()]
+    for outcome in pool.run(tasks, lambda _: None):
+        yield outcome.key, outcome.value
+
+
+def fingerprint_lines(uris: Sequence[str], workers: int) -> Iterator[tuple[str, str]]:
+    """Lines of a list of these PDFs, and what is wrong with those that cannot be read: (line, '') or ('', problem)."""
+    limits = WorkerSettings()
+    with WorkerPool(workers, limits.memory_mb) as pool:
+        found = dict(fingerprint_pdfs(pool, names_of(uris), LIMIT_FACTOR * limits.timeout_s))
+    for uri in names_of(uris):
+        file = found[uri]
+        if isinstance(file, Failure):
+            yield "", clean(f"{uri}: {file.reason}: {file.detail}")
+            continue
+        if file.problem:
+            yield "", clean(f"{uri}: only its bytes are listed: {file.problem}")
+        for line in list_lines(file):
+            yield line, ""
+
+
+def fingerprint_pdf(argument: tuple[str, str], progress: Callable[[int], None]) -> BenchmarkFile:
+    """Hash one benchmark PDF and each of its pages: (path, name to show); runs in a worker, since PDFs may be hostile.
+
+    Raises:
+        DocumentError: the file cannot be read at all.
+    """
+    uri, name = argument
+    try:
+        sha256 = file_sha256(Path(uri))
+    except OSError as e:
+        raise DocumentError("unreadable", f"{uri}: {e.strerror}") from None
+    try:
+        pages = tuple(_pages(uri, name, progress))
+    except DocumentError as e:
+        return BenchmarkFile(name=name, sha256=sha256, pages=(), problem=f"{e.reason}: {e.detail}")
+    return BenchmarkFile(name=name, sha256=sha256, pages=pages)
+
+
+def _pages(uri: str, name: str, progress: Callable[[int], None]) -> Iterable[BenchmarkPage]:
+    from corpus.parse import read_layout, thumbnail
+    from corpus.render import count_pages, open_pdf
+
+    num_pages = count_pages(uri)
+    with open_pdf(uri) as pdf:
+        for index in range(num_pages):
+            try:
+                images = crop_hashes(thumbnail(pdf[index]))
+                blocks = layer_blocks(read_layout(pdf[index], use_model=False))
+            except Exception:  # PyMuPDF raises what it likes; a page that does not open shows nothing to recognise
+                images, blocks = (), ()
+            page = Page(
+                doc_id="", index=index, width=0, height=0, rotation=0, text_source="layer", blocks=tuple(blocks)
+            )
+            words = word_hashes(word_runs(page))
+            if images or words:
+                yield BenchmarkPage(document=name, page=index + 1, images=images, words=words)
+            progress(1)
