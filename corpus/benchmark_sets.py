@@ -27,8 +27,7 @@ from corpus.config import WorkerSettings
 from corpus.errors import ConfigError, DocumentError
 from corpus.ingest import pdfs_below
 from corpus.page_images import HASH_BITS, crop_hashes
-from corpus.records import Page
-from corpus.sketches import WORD_HASHES, word_hashes, word_runs
+from corpus.sketches import WORD_HASHES, run_hashes, word_hashes, words_of
 from corpus.store import file_sha256
 from corpus.workers import Failure, Task, WorkerPool
 
@@ -249,14 +248,11 @@ def _pages(uri: str, name: str, progress: Callable[[int], None]) -> Iterable[Ben
     with open_pdf(uri) as pdf:
         for index in range(num_pages):
             try:
-                images = crop_hashes(thumbnail(pdf[index]))
                 blocks = layer_blocks(read_layout(pdf[index], use_model=False))
+                words = word_hashes(run_hashes([w for b in blocks for w in words_of(b.text)]))
+                images = crop_hashes(thumbnail(pdf[index]), uneven=not words)
             except Exception:  # PyMuPDF raises what it likes; a page that does not open shows nothing to recognise
-                images, blocks = (), ()
-            page = Page(
-                doc_id="", index=index, width=0, height=0, rotation=0, text_source="layer", blocks=tuple(blocks)
-            )
-            words = word_hashes(word_runs(page))
+                images, words = (), ""
             if images or words:
                 yield BenchmarkPage(document=name, page=index + 1, images=images, words=words)
             progress(1)

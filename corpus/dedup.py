@@ -83,11 +83,16 @@ def shared_pages(a: Sequence[PageSketch], b: Sequence[PageSketch], settings: Cle
 
 
 def _same_page(a: PageSketch, b: PageSketch, settings: CleanSettings) -> bool:
-    """By words where both have enough; a picture alone decides only where words cannot, for forms look alike."""
-    words = resemblance(unpack(a.words), unpack(b.words)) if a.words and b.words else None
-    if words is not None and words >= settings.duplicate_words:
-        return True
-    if not a.image or not b.image or (words is not None and words < SCAN_WORDS):
+    """By words where both have enough; a picture decides only where words do not object, for forms look alike."""
+    if a.words and b.words:
+        words = resemblance(unpack(a.words), unpack(b.words))
+        if words >= settings.duplicate_words:
+            return True
+        if words < SCAN_WORDS:
+            return False
+    elif a.text and b.text and a.text != b.text:
+        return False
+    if not a.image or not b.image:
         return False
     return bool(distances(bits([a.image]), bits([b.image]))[0, 0] <= settings.duplicate_image)
 
@@ -98,7 +103,9 @@ def _word_candidates(ranked: Sequence[Signature]) -> Iterator[tuple[int, int]]:
     if not with_words:
         return
     owners = np.array(with_words)
-    hashes = unpack("".join(ranked[i].minhash for i in with_words)).reshape(-1, PERMUTATIONS)  # [n, 128]
+    hashes = np.empty((len(with_words), PERMUTATIONS), np.uint32)
+    for row, i in enumerate(with_words):
+        hashes[row] = unpack(ranked[i].minhash)
     for band in range(0, PERMUTATIONS, BAND_VALUES):
         keys = hashes[:, band : band + BAND_VALUES].astype(np.uint64) @ MIX
         for later, first in _pairs(keys):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # importing it would load PyMuPDF
     from corpus.pipeline import BuildResult
 
 BAR_WIDTH = 32
+MAX_MATCHES = 10
 
 
 def print_build(result: BuildResult) -> None:
@@ -77,6 +78,10 @@ def _print_run(out: Console, found: Mapping[str, Any]) -> None:
     if found["rejected"]:
         out.print("\n[bold]refused, by stage and reason[/] (rejected.parquet)")
         _print_counts(out, found["rejected"], "")
+    if found["matched"]:
+        out.print("\n[bold]kept out for what they match[/] (the first of rejected.parquet)")
+        for r in found["matched"][:MAX_MATCHES]:
+            out.print(f"  {escape(clean(r['id']))} {r['reason']}: {_shown(r['detail'])}")
     if found["plan"]:
         plan = found["plan"]
         out.print(

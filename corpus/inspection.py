@@ -17,6 +17,8 @@ from corpus.records import LedgerEntry, Page, Question, Sample
 from corpus.store import plain, read_records
 
 TOKEN_EDGES = (32_768, 49_152, 65_536, 81_920, 98_304, 114_688)
+MATCH_REASONS = ("contaminated", "near-duplicate", "benchmark-question", "benchmark-unreadable")
+MAX_MATCHES = 100
 PAGE_EDGES = (8, 16, 24, 32, 40, 48, 64)
 
 
@@ -94,6 +96,7 @@ def describe_run(run: Path) -> dict[str, Any]:
             "token_histogram": histogram(samples["num_tokens"], TOKEN_EDGES),
         },
         "rejected": rejections(run),
+        "matched": matches(run),
         "shards": _shard_facts(run),
         "plan": _plan_report(run),
     }
@@ -115,6 +118,16 @@ def rejections(run: Path) -> dict[str, int]:
     table = pq.read_table(file, columns=["stage", "reason"])
     pairs = zip(table["stage"].to_pylist(), table["reason"].to_pylist(), strict=True)
     return dict(Counter(f"{stage}: {reason}" for stage, reason in pairs).most_common())
+
+
+def matches(run: Path) -> list[dict[str, str]]:
+    """What was refused because of another document or a benchmark, and what it matched; the first hundred."""
+    file = run / "rejected.parquet"
+    if not file.is_file():
+        return []
+    of_clean = [("reason", "in", MATCH_REASONS)]
+    rows: list[dict[str, str]] = pq.read_table(file, filters=of_clean).slice(0, MAX_MATCHES).to_pylist()
+    return rows
 
 
 def _shard_facts(run: Path) -> dict[str, int]:

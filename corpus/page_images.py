@@ -23,7 +23,11 @@ LONG_SIDE = 448  # pixels of the raster that is hashed; a Letter page at 40 DPI
 INK = 32  # grey levels between a pixel and the background
 MIN_SIDE_SHARE = 0.25  # of the page's sides that the ink must span, else there is too little to compare
 MIN_INK_SHARE = 0.01  # of the page's pixels
-CROPS = (0.0, 0.025, 0.05, 0.075, 0.1, 0.125)  # of each side
+MIN_EDGE_SHARE = 0.008  # of neighbouring pixels, across and down, that differ: a smooth gradient has no hash of its own
+EDGE = 16  # grey levels
+EVEN_CROPS = tuple((c, c, c, c) for c in (0.0, 0.025, 0.05, 0.075, 0.1, 0.125))  # left, top, right, bottom
+SIDES = ((0.0, 0.0), (0.05, 0.05), (0.1, 0.1), (0.05, 0.1), (0.1, 0.05))
+UNEVEN_CROPS = tuple((left, top, right, bottom) for left, right in SIDES for top, bottom in SIDES)
 
 
 def raster_size(width: float, height: float) -> tuple[int, int]:
@@ -37,14 +41,18 @@ def image_hash(page: Image.Image) -> str:
     return _hash(np.asarray(page.convert("L")))
 
 
-def crop_hashes(page: Image.Image) -> tuple[str, ...]:
-    """The hashes of a page and of its crops, the whole page first; () for a page that is nearly blank."""
+def crop_hashes(page: Image.Image, *, uneven: bool = True) -> tuple[str, ...]:
+    """The hashes of a page and of its crops, the whole page first; () for a page that is nearly blank.
+
+    `uneven`: also of crops that take more from one side than from the other, for a page that has no words.
+    """
     grey = np.asarray(page.convert("L"))
     height, width = grey.shape
     found: list[str] = []
-    for crop in CROPS if _hash(grey) else ():
-        y, x = round(height * crop), round(width * crop)
-        hashed = _hash(grey[y : height - y, x : width - x])
+    for left, top, right, bottom in (*EVEN_CROPS, *(UNEVEN_CROPS if uneven else ())) if _hash(grey) else ():
+        rows = slice(round(height * top), height - round(height * bottom))
+        columns = slice(round(width * left), width - round(width * right))
+        hashed = _hash(grey[rows, columns])
         if hashed and hashed not in found:
             found.append(hashed)
     return tuple(found)
@@ -54,15 +62,17 @@ def _hash(grey: NDArray[np.uint8]) -> str:
     height, width = grey.shape
     background = np.median(np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]]))
     ink = np.abs(grey - background) > INK
-    rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
     if ink.mean() < MIN_INK_SHARE:
         return ""
-    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-    if bottom - top < MIN_SIDE_SHARE * height or right - left < MIN_SIDE_SHARE * width:
+    rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
+    shown = grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    if shown.shape[0] < MIN_SIDE_SHARE * height or shown.shape[1] < MIN_SIDE_SHARE * width or min(shown.shape) < 2:
+        return ""
+    if any((np.abs(np.diff(shown.astype(np.int16), axis=axis)) > EDGE).mean() < MIN_EDGE_SHARE for axis in (0, 1)):
         return ""
     import imagehash  # only where a page is hashed
 
-    return str(imagehash.phash(Image.fromarray(grey[top:bottom, left:right]), hash_size=HASH_SIDE))
+    return str(imagehash.phash(Image.fromarray(shown), hash_size=HASH_SIDE))
 
 
 def bits(hashes: Sequence[str]) -> NDArray[np.float32]:

@@ -57,11 +57,17 @@ def _facts(run: Path) -> dict[str, Any]:
         }
         for e in ledger
     ]
+    described = describe_run(run)
+    matched = described["matched"]
+    names = {e.doc_id: clean(Path(e.uri).name) for e in reversed(ledger)}  # of equal files the first
     return {
-        "run": describe_run(run),
+        "run": described,
         "about": about,
         "ledger": rows[:MAX_LEDGER_ROWS],
         "ledger_cut": max(0, len(rows) - MAX_LEDGER_ROWS),
+        "matched": [
+            {k: clean(v) for k, v in r.items()} | {"name": names.get(r["id"], clean(r["id"]))} for r in matched
+        ],
         "licenses": dict(Counter(clean(e.license) or "not stated" for e in kept).most_common()),
         "languages": dict(Counter(clean(e.language) or "not stated" for e in kept).most_common()),
         "examples": _examples(run, {e.doc_id: clean(Path(e.uri).name) for e in kept}),

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from corpus.blocks import flatten
 from corpus.language import detect_language
-from corpus.records import Page
+from corpus.records import Page, content_id
 from corpus.store import read_records, write_records
 
 STAGE_VERSION = 1  # raise it when the same pages should be sketched anew
@@ -34,8 +34,10 @@ MIN_RUNS = 16  # fewer are too few to tell one page from another
 WORD_HASHES = 64
 PERMUTATIONS = 128
 SEED = 1
-NUMBER = r"[^\W_]+(?:[.,][^\W_]+)*"  # "1,234.5" is one word: documents that differ in figures differ
-WORD = re.compile(rf"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|{NUMBER}")  # Chinese and Japanese have no spaces
+SIGNATURE_IMAGES = 8
+IDEOGRAPHS = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # Chinese and Japanese have no spaces: each is a word
+LETTERS = rf"[^\W_{IDEOGRAPHS}]+"
+WORD = re.compile(rf"[{IDEOGRAPHS}]|{LETTERS}(?:[.,]{LETTERS})*")  # "1,234.5" is one word: figures tell documents apart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,7 @@ class PageSketch:
     page: int  # 0-based
     image: str  # of `corpus.page_images`
     words: str  # of `word_hashes`
+    text: str  # hash of all its words, '' where it has none
 
     @property
     def informative(self) -> bool:
@@ -72,9 +75,6 @@ class SketchJob:
     signatures: Path
 
 
-SIGNATURE_IMAGES = 8
-
-
 def sketch_partition(job: SketchJob, progress: Callable[[int], None]) -> None:
     """Write the sketches of a partition's pages and the signatures of its documents; runs in a worker."""
     sketches: list[PageSketch] = []
@@ -82,11 +82,9 @@ def sketch_partition(job: SketchJob, progress: Callable[[int], None]) -> None:
     pages = read_records(job.pages_file, Page)
     for doc_id, group in itertools.groupby(pages, key=attrgetter("doc_id")):
         of_document = list(group)
-        runs = [word_runs(p) for p in of_document]
-        own = [
-            PageSketch(doc_id=doc_id, page=p.index, image=p.image_hash, words=word_hashes(r))
-            for p, r in zip(of_document, runs, strict=True)
-        ]
+        words = [page_words(p) for p in of_document]
+        runs = [run_hashes(w) for w in words]
+        own = [page_sketch(p, w) for p, w in zip(of_document, words, strict=True)]
         sketches += own
         signatures.append(
             Signature(
@@ -107,9 +105,20 @@ def words_of(text: str) -> list[str]:
     return WORD.findall(unicodedata.normalize("NFKC", flatten(text)).casefold())
 
 
-def word_runs(page: Page) -> NDArray[np.uint32]:
-    """Hashes of a page's runs of words, sorted, each once."""
-    return run_hashes([w for b in page.blocks if b.text for w in words_of(b.text)])
+def page_words(page: Page) -> list[str]:
+    """Every word of a page, in reading order."""
+    return [w for b in page.blocks if b.text for w in words_of(b.text)]
+
+
+def page_sketch(page: Page, words: list[str]) -> PageSketch:
+    """The sketch of a page with these words."""
+    return PageSketch(
+        doc_id=page.doc_id,
+        page=page.index,
+        image=page.image_hash,
+        words=word_hashes(run_hashes(words)),
+        text=content_id(words) if words else "",
+    )
 
 
 def run_hashes(words: list[str]) -> NDArray[np.uint32]:

@@ -283,6 +283,43 @@ def test_page_limits_are_inclusive() -> None:
     assert [reason for _, reason in ends(*probes, min_pages=5, max_pages=7)] == expected
 
 
+def filtered(source: Source, **settings: Any) -> tuple[str, str]:
+    probe = Probe(uri=source.uri, num_bytes=100, mtime_ns=0, sha256="s", num_pages=3)
+    (item,) = judge([source], {source.uri: probe}, IngestSettings(**settings))
+    return item.reason, item.detail
+
+
+def test_size_limits_are_inclusive_and_name_value_and_setting() -> None:
+    source = Source(uri="a")
+    assert filtered(source, min_bytes=100, max_bytes=100) == ("", "")
+    assert filtered(source, min_bytes=101) == ("too-small", "100 bytes, ingest.min_bytes = 101")
+    assert filtered(source, max_bytes=99) == ("too-large", "100 bytes, ingest.max_bytes = 99")
+
+
+@pytest.mark.parametrize(
+    ("stated", "taken", "detail"),
+    [
+        ("CC-BY-4.0", ("cc-by-*", "MIT"), ""),
+        ("CC-BY-4.0", ("CC-BY",), "'CC-BY-4.0', ingest.licenses = ['CC-BY']"),
+        ("", ("*-*",), "no licence stated, ingest.licenses = ['*-*']"),
+        ("", (), ""),
+    ],
+)
+def test_licences_are_compared_without_case_and_with_wildcards(
+    stated: str, taken: tuple[str, ...], detail: str
+) -> None:
+    assert filtered(Source(uri="a", license=stated), licenses=taken) == ("license" if detail else "", detail)
+
+
+def test_a_stated_language_is_judged_before_anything_is_parsed() -> None:
+    assert filtered(Source(uri="a", language="en-US"), languages=("en",)) == ("", "")
+    assert filtered(Source(uri="a", language="fr"), languages=("en",)) == (
+        "language",
+        "'fr', ingest.languages = ['en']",
+    )
+    assert filtered(Source(uri="a"), languages=("en",)) == ("", "")
+
+
 def test_an_accepted_input_is_a_document_with_what_the_manifest_says() -> None:
     source = Source(uri="/a.pdf", title="T", language="de", license="MIT", source="S")
     item = Ingested(source=source, probe=Probe(uri="/a.pdf", num_bytes=9, mtime_ns=1, sha256="ab" * 32, num_pages=3))
