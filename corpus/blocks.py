@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from corpus.layout import Line, PageLayout, center, contains, rounded, union
@@ -28,6 +29,7 @@ KINDS = {
     "formula": "formula",
     "footnote": "footnote",
 }
+HEADING_KINDS = ("title", "heading")
 PARAGRAPH_GAP = 0.8  # of the line height; a larger vertical gap begins a new block
 LARGER = 1.08  # of the body size; type of this size stands out
 HEADING_SCALE = 1.15  # of the body size; larger type is a heading, where there is no layout model
@@ -70,22 +72,44 @@ def layer_blocks(layout: PageLayout) -> tuple[Block, ...]:
         members = [i for i, o in enumerate(owner) if o == r]
         lines = [layout.lines[i] for i in members]
         kind = KINDS.get(region.label, "text")
-        if lines or kind in ("picture", "table"):
-            text = _join(lines, "\t" if kind == "table" else " ")
-            block = Block(kind=kind, box=rounded(region.box), text=text, emphasised=_stands_out(lines, body, bold_body))
-            groups.append((members[0] if members else len(owner), block))
+        parts = _by_size(members, layout.lines) if kind in HEADING_KINDS else [members]
+        if len(parts) > 1:  # the model takes a chapter's title and the first section's below it for one heading
+            groups += [(part[0], _block(kind, [layout.lines[i] for i in part], body, bold_body)) for part in parts]
+        elif lines or kind in ("picture", "table"):
+            made = replace(_block(kind, lines, body, bold_body), box=rounded(region.box))
+            groups.append((members[0] if members else len(owner), made))
     loose = [i for i, o in enumerate(owner) if o is None]
     for members in _paragraphs(loose, layout.lines):
         lines = [layout.lines[i] for i in members]
         kind = "heading" if not layout.regions and _is_heading(lines, body) else "text"
-        block = Block(
-            kind=kind,
-            box=rounded(union([line.box for line in lines])),
-            text=_join(lines, " "),
-            emphasised=_stands_out(lines, body, bold_body),
-        )
-        groups.append((members[0], block))
+        groups.append((members[0], _block(kind, lines, body, bold_body)))
     return tuple(block for _, block in sorted(groups, key=lambda g: g[0]))
+
+
+def _block(kind: str, lines: Sequence[Line], body: float, bold_body: bool) -> Block:
+    """A block of these lines; without lines, its box is still to be given."""
+    return Block(
+        kind=kind,
+        box=rounded(union([line.box for line in lines])) if lines else (0.0, 0.0, 0.0, 0.0),
+        text=_join(lines, "\t" if kind == "table" else " "),
+        emphasised=_stands_out(lines, body, bold_body),
+        size=round(max((line.size for line in lines), default=0.0), 2),
+    )
+
+
+def _by_size(members: Sequence[int], lines: Sequence[Line]) -> list[list[int]]:
+    """Runs of lines that are set in one size."""
+    runs: list[list[int]] = []
+    for i in members:
+        if runs and _alike(lines[runs[-1][-1]].size, lines[i].size):
+            runs[-1].append(i)
+        else:
+            runs.append([i])
+    return runs
+
+
+def _alike(a: float, b: float) -> bool:
+    return max(a, b) < LARGER * min(a, b)
 
 
 def ocr_blocks(lines: Sequence[ReadLine]) -> tuple[Block, ...]:

@@ -99,8 +99,10 @@ def join_partition(job: JoinJob, progress: Callable[[int], None]) -> Joined:
                 bookmarks = _bookmarks(pdf)
         except DocumentError as e:
             failures[document.doc_id] = (e.reason, e.detail)
+            progress(document.num_pages)
             continue
         pages += with_sections([p for f in job.pieces[document.doc_id] for p in read_records(f, Page)], bookmarks)
+        progress(document.num_pages)
     write_records(job.out, Page, pages)
     return Joined(
         text_sources=dict(sorted(Counter(p.text_source for p in pages).items())),

@@ -68,6 +68,7 @@ class Block:
     box: Box
     text: str = ""
     confidence: float = 1.0  # 0..1; 1 for a text layer, the lowest line's for OCR
+    size: float = 0.0  # points, of its largest type; 0 where that is not known
     emphasised: bool = False  # every line is set apart from the page's body text: bolder, larger or in capitals
 
 

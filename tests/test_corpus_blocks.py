@@ -74,6 +74,18 @@ def test_a_region_is_a_block_of_its_kind(label: str, kind: str) -> None:
     assert found == [(kind, f"left{gap}right")]
 
 
+def test_lines_of_two_sizes_are_two_headings() -> None:
+    region = Region("section-header", (70, 0, 600, 60))
+    chapter, section = line("CONSOLIDATED RESULTS", 10, size=16), line("REVENUES", 30, size=12)
+    made = layer_blocks(layout(chapter, section, regions=(region,)))
+    assert [(b.kind, b.text, b.size, b.box) for b in made] == [
+        ("heading", "CONSOLIDATED RESULTS", 16, (72, 10, 272, 26)),
+        ("heading", "REVENUES", 12, (72, 30, 272, 42)),
+    ]
+    wrapped = layer_blocks(layout(chapter, line("OF OPERATIONS", 30, size=15.5), regions=(region,)))
+    assert [(b.text, b.size, b.box) for b in wrapped] == [("CONSOLIDATED RESULTS\nOF OPERATIONS", 16, region.box)]
+
+
 def test_an_unknown_label_is_text() -> None:
     assert blocks(line("x", 100), regions=(Region("seal", (70, 90, 300, 130)),)) == [("text", "x")]
 
