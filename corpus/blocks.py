@@ -33,7 +33,12 @@ HEADING_KINDS = ("title", "heading")
 PARAGRAPH_GAP = 0.8  # of the line height; a larger vertical gap begins a new block
 LARGER = 1.08  # of the body size; type of this size stands out
 HEADING_SCALE = 1.15  # of the body size; larger type is a heading, where there is no layout model
+OCR_HEADING_SCALE = 1.3  # of the body's line height, which OCR measures to a tenth or two
 HEADING_MAX_WORDS = 14
+CAPTION_START = re.compile(
+    r"(?:Figure|Fig\.|Table|Abbildung|Tabelle|Tableau|\u56fe|\u8868) ?[A-Z]?\d+(?:[-.]\d+)*[:.|\uff1a]"
+)
+ITEM_START = re.compile(r"[\u2022\u25cf\u25aa\u25e6\u2023\u00b7\u2013-] \S|\(?(?:\d{1,2}|[a-z])[.)] \S")
 
 
 class ReadLine(Protocol):
@@ -113,15 +118,28 @@ def _alike(a: float, b: float) -> bool:
 
 
 def ocr_blocks(lines: Sequence[ReadLine]) -> tuple[Block, ...]:
-    """Blocks of a page read by OCR; `lines` in points. A block's confidence is its lowest line's."""
+    """Blocks of a page read by OCR; `lines` in points. A block's confidence is its lowest line's.
+
+    There is no layout model for pictures of pages: size, place and wording say what a block is.
+    """
     plain = [Line(line.box, clean(line.text), line.box[3] - line.box[1], False) for line in lines]
+    body = _body_size(plain)
     blocks = []
-    for members in _paragraphs(list(range(len(plain))), plain):
-        box = rounded(union([plain[i].box for i in members]))
+    for members in _paragraphs(list(range(len(plain))), plain, breaks=ITEM_START):
+        own = [plain[i] for i in members]
+        made = _block(_kind_by_wording(own, body), own, body, bold_body=True)
         confidence = round(min(lines[i].confidence for i in members), 4)
-        text = _join([plain[i] for i in members], " ")
-        blocks.append(Block(kind="text", box=box, text=text, confidence=confidence))
+        blocks.append(replace(made, confidence=confidence, emphasised=made.kind == "heading"))
     return tuple(blocks)
+
+
+def _kind_by_wording(lines: Sequence[Line], body: float) -> str:
+    text = _join(lines, " ")
+    if CAPTION_START.match(text):
+        return "caption"
+    if _may_be_heading(lines) and all(line.size >= OCR_HEADING_SCALE * body for line in lines):
+        return "heading"
+    return "list-item" if ITEM_START.match(text) else "text"
 
 
 def _owner(line: Line, layout: PageLayout) -> int | None:
@@ -150,11 +168,13 @@ def _same_row(a: Box, b: Box) -> bool:
     return overlap > 0.5 * min(a[3] - a[1], b[3] - b[1]) and b[0] >= a[0]
 
 
-def _paragraphs(members: Sequence[int], lines: Sequence[Line]) -> list[list[int]]:
-    """Runs of lines that follow one another on the page with no more than a small gap."""
+def _paragraphs(
+    members: Sequence[int], lines: Sequence[Line], breaks: re.Pattern[str] | None = None
+) -> list[list[int]]:
+    """Runs of lines that follow one another on the page with no more than a small gap; `breaks` begins a new one."""
     runs: list[list[int]] = []
     for i in members:
-        if runs and _follows(lines[runs[-1][-1]], lines[i]):
+        if runs and _follows(lines[runs[-1][-1]], lines[i]) and not (breaks and breaks.match(lines[i].text)):
             runs[-1].append(i)
         else:
             runs.append([i])
@@ -195,8 +215,11 @@ def _stands_out(lines: Sequence[Line], body: float, bold_body: bool) -> bool:
 
 
 def _is_heading(lines: Sequence[Line], body: float) -> bool:
-    text = _join(lines, " ")
-    if len(lines) > 2 or len(text.split()) > HEADING_MAX_WORDS or text.endswith((".", ",", ";")):
-        return False
     larger = all(line.size >= HEADING_SCALE * body for line in lines)
-    return any(c.isalpha() for c in text) and (larger or all(line.bold for line in lines))
+    return _may_be_heading(lines) and (larger or all(line.bold for line in lines))
+
+
+def _may_be_heading(lines: Sequence[Line]) -> bool:
+    text = _join(lines, " ")
+    short = len(lines) <= 2 and len(text.split()) <= HEADING_MAX_WORDS
+    return short and not text.endswith((".", ",", ";")) and any(c.isalpha() for c in text)

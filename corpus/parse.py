@@ -24,6 +24,7 @@ from corpus.records import Block, Box, Document, Page, PageGrid
 from corpus.render import first_line, open_pdf, pymupdf, render
 from corpus.sections import Bookmark, with_sections
 from corpus.store import file_sha256, read_records, write_records
+from corpus.structure import with_structure
 from corpus.tables import strict_tables
 from corpus.text_layer import Verdict, examine
 from corpus.vision_tokens import MAX_ASPECT_RATIO, natural_size
@@ -99,7 +100,8 @@ def join_partition(job: JoinJob, progress: Callable[[int], None]) -> Joined:
             failures[document.doc_id] = (e.reason, e.detail)
             progress(document.num_pages)
             continue
-        pages += with_sections([p for f in job.pieces[document.doc_id] for p in read_records(f, Page)], bookmarks)
+        read = [p for f in job.pieces[document.doc_id] for p in read_records(f, Page)]
+        pages += with_sections(with_structure(read), bookmarks)
         progress(document.num_pages)
     write_records(job.out, Page, pages)
     return Joined(

@@ -170,6 +170,37 @@ def test_a_block_of_ocr_is_as_sure_as_its_lowest_line() -> None:
     assert ocr_blocks([]) == ()
 
 
+def test_size_and_wording_tell_what_ocr_read() -> None:
+    def read(text: str, y: float, height: float = 10) -> OcrLine:
+        return OcrLine((72, y, 400, y + height), text, 0.99)
+
+    page = [
+        read("2. Pumps and valves", 50, 16),
+        read("The council reads its report on", 80),
+        read("copper and pumps.", 92),
+        read("1. First item of a list", 104),
+        read("that goes on", 116),
+        read("(b) Second item", 128),
+        read("\u2022 Third item", 140),
+        read("Figure 3: The harbour", 170),
+        read("图3：港口", 190),
+        read("Table of contents", 220),
+        read("A LARGE LINE THAT ENDS LIKE A SENTENCE.", 250, 16),
+    ]
+    assert [(b.kind, b.text.replace("\n", " / ")) for b in ocr_blocks(page)] == [
+        ("heading", "2. Pumps and valves"),
+        ("text", "The council reads its report on / copper and pumps."),
+        ("list-item", "1. First item of a list / that goes on"),
+        ("list-item", "(b) Second item"),
+        ("list-item", "\u2022 Third item"),
+        ("caption", "Figure 3: The harbour"),
+        ("caption", "图3：港口"),
+        ("text", "Table of contents"),
+        ("text", "A LARGE LINE THAT ENDS LIKE A SENTENCE."),
+    ]
+    assert [b.emphasised for b in ocr_blocks(page)] == [True] + [False] * 8
+
+
 def test_a_block_stands_out_only_if_every_line_does() -> None:
     body = [line(f"Plain words of line {i} that go on and on", 300 + 12 * i) for i in range(4)]
     label_then_plain = line("Type dict", 100)  # a bold label before regular type: the line as a whole is not bold
