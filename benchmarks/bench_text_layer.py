@@ -12,7 +12,10 @@ import argparse
 import importlib.metadata
 import json
 import random
+import re
+import statistics
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -69,14 +72,22 @@ def main() -> None:
     print(json.dumps({"pymupdf": importlib.metadata.version("pymupdf"), "python": sys.version.split()[0]}))
     verdicts: Counter[str] = Counter()
     alarms: list[str] = []
+    seconds: list[float] = []
     broken: Counter[str] = Counter()
     missed: Counter[str] = Counter()
     for file in args.files:
         with open_pdf(file) as pdf:
             for index in range(pdf.page_count):
                 share = image_share(pdf[index])
-                layout, verdict = examine(read_layout(pdf[index], use_model=False), share)
-                slug = "sound" if not verdict.reason else verdict.reason.partition(":")[0].rstrip("0123456789-chars")
+                whole = read_layout(pdf[index], use_model=False)
+                began = time.process_time()
+                layout, verdict = examine(whole, share)
+                seconds.append(time.process_time() - began)
+                slug = (
+                    "sound"
+                    if not verdict.reason
+                    else re.sub(r"-of-\d+-characters", "", verdict.reason.partition(":")[0])
+                )
                 verdicts[slug] += 1
                 if verdict.reason and not verdict.reason.startswith("text-layer-of"):
                     alarms.append(f"{file.name} page {index + 1}: {verdict.reason}")
@@ -86,6 +97,7 @@ def main() -> None:
                         broken[name] += 1
                         missed[name] += not garbled(change(words, random.Random(index)))
     print(json.dumps({"verdicts": dict(verdicts.most_common())}))
+    print(json.dumps({"pages": len(seconds), "milliseconds_a_page": round(1_000 * statistics.median(seconds), 2)}))
     for alarm in alarms:
         print(alarm)
     for name, count in broken.items():

@@ -13,7 +13,7 @@ import functools
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -90,35 +90,44 @@ def _verdict(layout: PageLayout, image_share: float) -> Verdict:
 def garbled(words: Sequence[str]) -> str:
     """Why these words cannot be what the page shows; '' where they can."""
     text = "".join(words)
-    unmapped = len("".join(CID.findall(text))) + sum(map(_is_unmapped, text))
+    chars = Counter(text)  # a page has three thousand characters, but about eighty different ones
+    unmapped = len("".join(CID.findall(text))) + _count(chars, _is_unmapped)
     if unmapped > MAX_UNMAPPED * len(text):
         return f"{unmapped} of {len(text)} characters are unmapped"
-    if text.isascii():
-        return _wrong_letters(words, text)
-    swapped = sum(ord(c) >= 0x2000 and ord(c) % 256 == 0 and chr(ord(c) // 256).isalnum() for c in text)
-    if swapped > MIN_SWAPPED * len(text):
-        return f"{swapped} of {len(text)} characters have their bytes swapped"
-    twice = len(TWICE_DECODED.findall(text))
-    if twice > MAX_TWICE_DECODED * len(text):
-        return f"{twice} letters were decoded twice"
-    long = [run for word in words for run in NOT_LETTERS.split(word) if len(run) >= 4]
-    mixed = sum(len({*map(_script, run)} - {""}) > 1 for run in long)
-    if len(long) >= MIN_WORDS and mixed > MAX_MIXED * len(long):
-        return f"{mixed} of {len(long)} words mix scripts"
-    return _wrong_letters(words, text)
-
-
-def _wrong_letters(words: Sequence[str], text: str) -> str:
-    body = LEADERS.sub("", text)
-    named = sum(c.isalnum() or unicodedata.category(c)[0] == "M" for c in body)
-    if len(body) >= 5 * MIN_WORDS and named < MIN_ALPHANUMERIC * len(body):
-        return f"{named} of {len(body)} characters are letters or digits"
-    plain = text if text.isascii() else unicodedata.normalize("NFD", text)
-    letters = Counter(c for c in plain.lower() if "a" <= c <= "z")
-    common = sum(letters[c] for c in COMMON)
-    if letters.total() >= MIN_LETTERS and common < MIN_COMMON * letters.total():
-        return f"{common} of {letters.total()} Latin letters are common ones"
+    if not text.isascii():
+        swapped = _count(chars, _is_swapped)
+        if swapped > MIN_SWAPPED * len(text):
+            return f"{swapped} of {len(text)} characters have their bytes swapped"
+        twice = len(TWICE_DECODED.findall(text))
+        if twice > MAX_TWICE_DECODED * len(text):
+            return f"{twice} letters were decoded twice"
+        long = sum(len(word) >= 4 for word in words if word.isascii())
+        runs = [run for word in words if not word.isascii() for run in NOT_LETTERS.split(word) if len(run) >= 4]
+        mixed = sum(len({*map(_script, run)} - {""}) > 1 for run in runs)
+        if long + len(runs) >= MIN_WORDS and mixed > MAX_MIXED * (long + len(runs)):
+            return f"{mixed} of {long + len(runs)} words mix scripts"
+    body = _count(chars, lambda c: not LEADERS.match(c))
+    named = _count(chars, lambda c: c.isalnum() or unicodedata.category(c)[0] == "M")
+    if body >= 5 * MIN_WORDS and named < MIN_ALPHANUMERIC * body:
+        return f"{named} of {body} characters are letters or digits"
+    latin = Counter[str]()
+    for char, count in chars.items():
+        letter = char.lower() if char.isascii() else unicodedata.normalize("NFD", char)[0].lower()
+        if "a" <= letter <= "z":
+            latin[letter] += count
+    common = sum(latin[c] for c in COMMON)
+    if latin.total() >= MIN_LETTERS and common < MIN_COMMON * latin.total():
+        return f"{common} of {latin.total()} Latin letters are common ones"
     return ""
+
+
+def _count(chars: Mapping[str, int], test: Callable[[str], object]) -> int:
+    return sum(count for char, count in chars.items() if test(char))
+
+
+def _is_swapped(char: str) -> bool:
+    """A Latin letter or digit with its two bytes exchanged."""
+    return ord(char) >= 0x2000 and ord(char) % 256 == 0 and chr(ord(char) // 256).isalnum()
 
 
 def _is_unmapped(char: str) -> bool:
@@ -141,12 +150,12 @@ def _script(char: str) -> str:
 
 def _visible(layout: PageLayout) -> PageLayout:
     """The layout without lines and words that are drawn invisibly, outside the page, or a second time."""
-    hidden = [line.box for line in layout.lines if line.hidden]
     lines = _once([line for line in layout.lines if not line.hidden and _on_page(line.box, layout)])
+    if len(lines) == len(layout.lines):
+        return layout
+    shown, hidden = [line.box for line in lines], [line.box for line in layout.lines if line.hidden]
     words = [w for w in layout.words if _on_page(w.box, layout)]
-    if hidden:
-        shown = [line.box for line in lines]
-        words = [w for w in words if not _in_any(w.box, hidden) or _in_any(w.box, shown)]
+    words = [w for w in words if not _in_any(w.box, hidden) or _in_any(w.box, shown)]
     return replace(layout, words=_once(words), lines=lines)
 
 
@@ -180,15 +189,14 @@ def _same_place(a: Box, b: Box) -> bool:
 
 def _colliding(lines: Sequence[Line]) -> int:
     """Characters of lines that are printed across other lines: two layers of text, one on top of the other."""
-    ordered = sorted(lines, key=lambda line: center(line.box)[1])
+    ordered = sorted((center(line.box)[1], i) for i, line in enumerate(lines))
     across: set[int] = set()
-    for i, a in enumerate(ordered):
-        for j in range(i + 1, len(ordered)):
-            b = ordered[j]
-            height = min(a.box[3] - a.box[1], b.box[3] - b.box[1])
-            if center(b.box)[1] - center(a.box)[1] > height / 4:
+    for at, (y, i) in enumerate(ordered):
+        ax0, ay0, ax1, ay1 = lines[i].box
+        for other_y, j in ordered[at + 1 :]:
+            bx0, by0, bx1, by1 = lines[j].box
+            if other_y - y > min(ay1 - ay0, by1 - by0) / 4:
                 break
-            shared = min(a.box[2], b.box[2]) - max(a.box[0], b.box[0])
-            if shared > 0.3 * min(a.box[2] - a.box[0], b.box[2] - b.box[0]):
+            if min(ax1, bx1) - max(ax0, bx0) > 0.3 * min(ax1 - ax0, bx1 - bx0):
                 across |= {i, j}
-    return sum(len(ordered[i].text) for i in across)
+    return sum(len(lines[i].text) for i in across)
