@@ -57,8 +57,12 @@ class OcrSettings(Settings):
 class RenderSettings(Settings):
     """How page images are made. `dpi: 144` is the recipe's."""
 
+    backend: Literal["pymupdf", "pdf2image"] = Field(
+        "pymupdf", description="pdf2image = Poppler; needs longdoc[pdf2image] and poppler-utils"
+    )
     dpi: int = Field(144, ge=36, le=600)
-    jpeg_quality: int = Field(90, ge=1, le=100)
+    format: Literal["jpeg", "webp", "png"] = "jpeg"
+    quality: int = Field(90, ge=1, le=100, description="of jpeg and webp")
 
 
 class SynthSettings(Settings):

@@ -96,6 +96,12 @@ def _rapidocr() -> str:
     return f"{engine.version}, models load offline"
 
 
+def _poppler() -> str:
+    from corpus.poppler import poppler_version
+
+    return poppler_version()
+
+
 def _cuda() -> str:
     if importlib.util.find_spec("torch") is None:
         raise LookupError("torch is not installed")
@@ -106,9 +112,12 @@ def _cuda() -> str:
     return f"{torch.cuda.get_device_name(0)}, torch {torch.__version__}"
 
 
+POPPLER = "pip install pdf2image; Debian: apt-get install poppler-utils"
+
 ENGINES = (
     _Engine("pymupdf", "parsing, layout, rendering", True, "pip install 'pymupdf>=2.0'", _pymupdf),
     _Engine("rapidocr", "pages without a text layer", True, "pip install rapidocr onnxruntime", _rapidocr),
+    _Engine("pdf2image", "render.backend: pdf2image", False, POPPLER, _poppler),
     _Engine("transformers", "exact token counts", False, "pip install transformers", _package("transformers")),
     _Engine("webdataset", "reading shards elsewhere", False, "pip install webdataset", _package("webdataset")),
     _Engine("torch", "training", False, "pip install torch transformers accelerate", _package("torch")),

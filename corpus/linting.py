@@ -20,7 +20,7 @@ from PIL import Image
 from corpus.inspection import BrokenPromise, plan_file, read_run_json
 from corpus.ledger import assert_conserved
 from corpus.records import LedgerEntry, Question, Sample
-from corpus.shards import ShardReader, page_name
+from corpus.shards import ShardReader
 from corpus.store import file_sha256, read_records
 
 
@@ -137,9 +137,11 @@ def _check_window(shards: ShardReader, key: str, sample: Sample) -> None:
     place = (about["first_page"], about["num_pages"])
     _require(place == (sample.first_page, sample.num_pages), f"window {key}: pages {place} differ from its samples'")
     for i, grid in enumerate(sample.grids):
-        name = page_name(sample.first_page + i)
-        size = Image.open(io.BytesIO(shards.read(key, name))).size
-        _require(size == (grid.width, grid.height), f"{key}.{name} is {size}, samples say {grid}")
+        page = sample.first_page + i
+        size = Image.open(io.BytesIO(shards.read_page(key, page))).size
+        _require(
+            size == (grid.width, grid.height), f"{key}: the image of page {page + 1} is {size}, samples say {grid}"
+        )
 
 
 def _check_plan(run: Path) -> str:

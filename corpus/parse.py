@@ -30,7 +30,7 @@ from corpus.text_layer import Verdict, examine
 from corpus.vision_tokens import MAX_ASPECT_RATIO, natural_size
 from corpus.workers import return_freed_memory
 
-STAGE_VERSION = 1  # raise it when the same input should be parsed anew
+STAGE_VERSION = 2  # raise it when the same input should be parsed anew
 MIN_GAIN = 2  # times the text of a sparse layer that OCR must find to be taken instead
 MAX_OCR_PIXELS = 12_845_056
 
@@ -228,13 +228,15 @@ def read_layout(page: Any, use_model: bool = True) -> PageLayout:
     """Words, lines, regions and rules of a page in the page's displayed (rotated) space.
 
     A rotated page is read unrotated, because PyMuPDF's words stay there and its layout model expects it; the
-    boxes are rotated afterwards.
+    boxes are rotated afterwards. PyMuPDF's own `rotation_matrix` leaves user units out of account, and crop boxes
+    that reach beyond the page.
     """
     rotation = page.rotation
     displayed = page.rect
-    turn = page.rotation_matrix if rotation else None
+    turn = None
     if rotation:
         page.set_rotation(0)
+        turn = _turn(rotation, page.rect.width, page.rect.height)
     try:
         regions = _regions(page) if use_model else ()
         text = page.get_textpage(flags=pymupdf.TEXTFLAGS_WORDS)  # once for both: extracting it is most of the work
@@ -250,6 +252,15 @@ def read_layout(page: Any, use_model: bool = True) -> PageLayout:
         regions = tuple(Region(r.label, _turned(r.box, turn)) for r in regions)
         rules = ()
     return PageLayout(displayed.width, displayed.height, words, lines, regions, rules)
+
+
+def _turn(rotation: int, width: float, height: float) -> Any:
+    """The matrix that turns an upright page of this size clockwise by `rotation` degrees, its corner back at (0, 0)."""
+    return {
+        90: pymupdf.Matrix(0, 1, -1, 0, height, 0),
+        180: pymupdf.Matrix(-1, 0, 0, -1, width, height),
+        270: pymupdf.Matrix(0, -1, 1, 0, 0, width),
+    }[rotation]
 
 
 def _turned(box: Box, turn: Any) -> Box:

@@ -25,6 +25,7 @@ from corpus.progress import BuildProgress
 from corpus.records import STAGES, LedgerEntry, Question, Rejected
 from corpus.report import write_report
 from corpus.rundir import RunDir
+from corpus.sharding import renderer_version
 from corpus.stages import ingest, parse, plan, shard, synthesise
 from corpus.stages.state import Build
 from corpus.store import read_records, write_json, write_records
@@ -74,6 +75,7 @@ def build(
     sources = expand_inputs(inputs, limit)
     load_counter(config.tokenizer)  # a user's mistake shows now, not after an hour of OCR
     read_question_files(config.synth.files)
+    renderer_version(config.render.backend)
     run = RunDir(out)
     run.prepare()
     with run.lock(), BuildProgress(quiet) as progress, WorkerPool(workers, config.workers.memory_mb) as pool:
@@ -166,6 +168,7 @@ def _write_run_json(b: Build, until: str, complete: bool) -> None:
                 "longdoc": corpus.__version__,
                 "python": platform.python_version(),
                 **{p: importlib.metadata.version(p) for p in PACKAGES},
+                "renderer": renderer_version(b.config.render.backend),
             },
             "num_partitions": b.num_partitions,
             "work": dict(b.work),

@@ -16,6 +16,7 @@ from corpus.blocks import clean
 from corpus.inspection import describe_run, read_run_json
 from corpus.messages import spoken_answer
 from corpus.records import LedgerEntry, Question
+from corpus.shards import SUFFIXES
 from corpus.store import read_records, write_text
 
 EXAMPLES_PER_TASK = 3
@@ -60,6 +61,7 @@ def _facts(run: Path) -> dict[str, Any]:
     return {
         "run": describe_run(run),
         "about": about,
+        "suffix": SUFFIXES[about["config"]["render"]["format"]],
         "ledger": rows[:MAX_LEDGER_ROWS],
         "ledger_cut": max(0, len(rows) - MAX_LEDGER_ROWS),
         "licenses": dict(Counter(clean(e.license) or "not stated" for e in kept).most_common()),

@@ -22,6 +22,7 @@ from corpus.store import atomic_file
 
 BLOCK = 512
 MAX_NAME = 100
+SUFFIXES = {"jpeg": "jpg", "webp": "webp", "png": "png"}  # of page images, by format
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,9 +109,9 @@ class _HashingFile:
         self.offset += len(data)
 
 
-def page_name(page: int) -> str:
+def page_name(page: int, image_format: str = "jpeg") -> str:
     """Member name of a page image; `page` is the document's page index."""
-    return f"p{page:04d}.jpg"
+    return f"p{page:04d}.{SUFFIXES[image_format]}"
 
 
 def dump_json(value: Any) -> bytes:
@@ -166,6 +167,16 @@ class ShardReader:
         if shard not in self._open:
             self._open[shard] = os.open(self._folder / shard, os.O_RDONLY)
         return os.pread(self._open[shard], size, offset)
+
+    def read_page(self, key: str, page: int) -> bytes:
+        """The image file of a page, whatever its format; `page` is the document's page index.
+
+        Raises:
+            ConfigError: there is no such sample or page.
+        """
+        members = self._find(key)
+        names = [page_name(page, image_format) for image_format in SUFFIXES]
+        return self.read(key, next((name for name in names if name in members), names[0]))
 
     def read_json(self, key: str, name: str) -> Any:
         """One JSON member, decoded."""

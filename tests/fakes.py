@@ -6,6 +6,7 @@ Imported by the worker processes of some tests, so nothing heavy is loaded at th
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,6 +21,8 @@ LETTER = (612.0, 792.0)
 MARGIN = 72
 FONT_SIZE = 12
 LEADING = 16
+
+NO_POPPLER = "" if shutil.which("pdftoppm") else "Poppler is not installed (Debian: apt-get install poppler-utils)"
 
 Progress = Callable[[int], None]
 
@@ -140,6 +143,52 @@ def picture_of(lines: Sequence[str], size: tuple[float, float]) -> Any:
     return image
 
 
+def write_raw_pdf(
+    path: Path, pages: Sequence[tuple[str, str]], catalog: str = "", objects: Sequence[bytes] = (), trailer: str = ""
+) -> Path:
+    """Write a PDF by hand, for what no library would write.
+
+    Args:
+        pages: (entries of the page, content stream); `/F1` is Helvetica.
+        catalog: entries of the catalog.
+        objects: further objects, which the entries may name as `4 0 R`, `5 0 R` and so on.
+        trailer: entries of the trailer.
+    """
+    first = 4 + len(objects)
+    kids = " ".join(f"{first + 2 * i} 0 R" for i in range(len(pages)))
+    written = [
+        f"<</Type/Catalog/Pages 2 0 R{catalog}>>".encode(),
+        f"<</Type/Pages/Count {len(pages)}/Kids[{kids}]>>".encode(),
+        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
+        *objects,
+    ]
+    for i, (entries, content) in enumerate(pages):
+        resources = "/Resources<</Font<</F1 3 0 R>>>>"
+        written.append(
+            f"<</Type/Page/Parent 2 0 R/Contents {first + 2 * i + 1} 0 R{resources}{entries}>>".encode("latin-1")
+        )
+        stream = content.encode("latin-1")
+        written.append(b"<</Length %d>>stream\n%s\nendstream" % (len(stream), stream))
+    data, table = b"%PDF-1.6\n", b"0000000000 65535 f \n"
+    for number, body in enumerate(written, start=1):
+        table += b"%010d 00000 n \n" % len(data)
+        data += b"%d 0 obj\n%s\nendobj\n" % (number, body)
+    size = len(written) + 1
+    end = f"trailer\n<</Root 1 0 R/Size {size}{trailer}>>\nstartxref\n{len(data)}\n%%EOF\n"
+    path.write_bytes(data + b"xref\n0 %d\n%s" % (size, table) + end.encode())
+    return path
+
+
+def poppler_in_the_way(folder: Path, script: str) -> Path:
+    """A folder for PATH whose `pdftoppm` is a shell script; it may end with `exec "$REAL" "$@"`."""
+    real = shutil.which("pdftoppm")
+    folder.mkdir(parents=True, exist_ok=True)
+    tool = folder / "pdftoppm"
+    tool.write_text(f"#!/bin/sh\nREAL={real}\nHERE={folder}\n{script}\n")
+    tool.chmod(0o755)
+    return folder
+
+
 PDF_WITHOUT_PAGES = (
     b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n"
     b"2 0 obj<</Type/Pages/Count 0/Kids[]>>endobj\ntrailer<</Root 1 0 R/Size 3>>\n%%EOF\n"
@@ -241,3 +290,12 @@ class InlinePool:
 def engine_fault(argument: str, progress: Progress) -> None:
     """The outside failed."""
     raise EngineError(argument)
+
+
+def render_a_page(argument: str, progress: Progress) -> None:
+    """Render the first page of a file of one Letter page with Poppler, without a limit of its own."""
+    from corpus.poppler import Limits, Wanted, render_with_poppler
+    from corpus.records import PageGrid
+
+    wanted = Wanted(index=0, width=612, height=792, user_unit=1, grid=PageGrid(height=28, width=28))
+    list(render_with_poppler(argument, 1, [wanted], Limits(timeout_s=600, memory_mb=2_048)))

@@ -239,7 +239,7 @@ def copy_of(undisturbed: tuple[Path, BuildResult], tmp_path: Path) -> Path:
         ("windows.max_tokens=120000", {"windows"}),  # the same windows come out, so nothing follows
         ("windows.max_tokens=12000", {"windows", "shard", "plan"}),
         ("messages.page_labels=false", {"windows", "plan"}),
-        ("render.jpeg_quality=80", {"shard"}),
+        ("render.quality=80", {"shard"}),
         ("model=qwen3-vl", {"windows", "shard", "plan"}),
         ("synth.questions_per_segment=2", {"synthesise", "windows", "shard", "plan"}),
     ],

@@ -37,9 +37,9 @@ def test_defaults_are_the_recipe() -> None:
 
 
 def test_a_file_overrides_defaults_and_an_assignment_overrides_the_file(tmp_path: Path) -> None:
-    file = yaml_file(tmp_path, "seed: 3\nrender: {dpi: 100, jpeg_quality: 80}\n")
+    file = yaml_file(tmp_path, "seed: 3\nrender: {dpi: 100, quality: 80}\n")
     config = load_config(file, ("render.dpi=200", "synth.tasks=[ocr-full]", "model=qwen3-vl"))
-    assert (config.seed, config.render.dpi, config.render.jpeg_quality) == (3, 200, 80)
+    assert (config.seed, config.render.dpi, config.render.quality) == (3, 200, 80)
     assert config.synth.tasks == ("ocr-full",)
     assert config.model == "qwen3-vl"
 
@@ -77,7 +77,7 @@ def test_a_key_like_no_other_lists_what_there_is() -> None:
     ("assignment", "says"),
     [
         ("render.dpi=35", "render.dpi = 35: input should be greater than or equal to 36"),
-        ("render.jpeg_quality=101", "render.jpeg_quality = 101"),
+        ("render.quality=101", "render.quality = 101"),
         ("render.dpi=sharp", "render.dpi = 'sharp'"),
         ("seed=-1", "seed = -1"),
         ("seed=", "seed = None"),

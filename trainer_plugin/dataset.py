@@ -20,7 +20,7 @@ from corpus.config import MessageSettings
 from corpus.errors import ConfigError
 from corpus.messages import Message, build_messages
 from corpus.records import PlanEntry, Question, Sample, Window
-from corpus.shards import ShardReader, page_name
+from corpus.shards import ShardReader
 from corpus.store import read_records, record_from
 
 
@@ -88,7 +88,7 @@ class PlanDataset:
         questions = [record_from(Question, asked[i]) for i in sample.question_ids]
         images = []
         for page in range(sample.first_page, sample.first_page + sample.num_pages):
-            image = Image.open(io.BytesIO(shards.read(window.key, page_name(page))))
+            image = Image.open(io.BytesIO(shards.read_page(window.key, page)))
             images.append(image.convert("RGB"))
         return LoadedSample(sample=sample, messages=build_messages(window, questions, self.settings, images))
 

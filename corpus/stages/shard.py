@@ -10,7 +10,7 @@ import PIL
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpus import render, sharding
+from corpus import sharding
 from corpus.records import Question, Sample, Window, content_id
 from corpus.rundir import Marker
 from corpus.shards import Member
@@ -61,8 +61,9 @@ def _render(b: Build, todo: dict[str, str]) -> list[str]:
         if isinstance(result, Failure):
             blame(b, "shard", work, result)
             faulty.append(name)
-        elif result.fault:
-            windows.record_problem(b, name, result.fault)
+        elif result.faults:
+            for fault in result.faults:
+                windows.record_problem(b, name, fault)
             faulty.append(name)
         else:
             b.work["shard"] += 1
@@ -79,7 +80,13 @@ def _fingerprint(b: Build, name: str, cut: Marker) -> str:
     c = b.config
     held = {doc_id: facts["windows"] for doc_id, facts in cut.facts["cuts"].items()}
     told = [(d.doc_id, d.title, d.language, d.license, d.source) for d in b.partitions[name]]
-    sizes = [c.model, c.render.model_dump(), c.shards.model_dump(), render.VERSION, PIL.__version__]
+    sizes = [
+        c.model,
+        c.render.model_dump(),
+        c.shards.model_dump(),
+        sharding.renderer_version(c.render.backend),
+        PIL.__version__,
+    ]
     upstream = [b.marker(s, name).output for s in ("pages", "questions")]
     asked = sorted(i for s in windows.partition_samples(b, name) for i in s.question_ids)
     return content_id("shard", sharding.STAGE_VERSION, held, told, sizes, upstream, asked)
@@ -108,6 +115,8 @@ def _job(b: Build, name: str) -> sharding.ShardJob:
         prefix=name,
         model=b.config.model,
         render=b.config.render,
+        page_timeout_s=b.config.workers.page_timeout_s,
+        memory_mb=b.config.workers.memory_mb,
         max_bytes=b.config.shards.max_bytes,
         password=b.password,
     )

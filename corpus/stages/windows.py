@@ -8,11 +8,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from corpus import render
 from corpus.messages import message_fingerprint
 from corpus.records import Rejected, Sample, content_id
 from corpus.rundir import Marker
-from corpus.sharding import Unrenderable
+from corpus.sharding import Unrenderable, renderer_version
 from corpus.stages.state import Build, blame, pages_of, time_limit
 from corpus.store import read_records, schema_of, write_json, write_records
 from corpus.workers import Failure, Task
@@ -86,8 +85,11 @@ def partition_samples(b: Build, name: str) -> list[Sample]:
 
 
 def _problem_file(b: Build, name: str) -> Path:
-    """Render faults depend on the renderer and the size it was asked for, so they are kept by both."""
-    key = content_id(b.config.model, b.config.render.dpi, render.VERSION, [d.doc_id for d in b.partitions[name]])
+    """Render faults depend on the renderer, its settings and its limits, so they are kept by these."""
+    c = b.config
+    settings = [c.model, c.render.model_dump(), renderer_version(c.render.backend)]
+    limits = [c.workers.page_timeout_s, c.workers.memory_mb] if c.render.backend == "pdf2image" else []
+    key = content_id(settings, limits, [d.doc_id for d in b.partitions[name]])
     return b.run.work("problems", f"{name}-{key}.json")
 
 
