@@ -61,9 +61,10 @@ def disturbed(inputs: list[str], out: Path, settings: list[str], seconds: float,
             time.sleep(0.05)
             workers = workers_of(process.pid)
             seen.update(workers)
-            if len(hit) == kills or time.monotonic() < moment:
+            of_worker = len(hit) % 2 == 1
+            if len(hit) == kills or time.monotonic() < moment or (of_worker and not workers):
                 continue
-            victim = draw.choice(workers) if workers and len(hit) % 2 else process.pid
+            victim = draw.choice(workers) if of_worker else process.pid
             try:
                 os.kill(victim, signal.SIGKILL)
             except ProcessLookupError:

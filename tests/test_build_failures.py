@@ -22,7 +22,7 @@ from corpus.linting import lint_run
 from corpus.pipeline import build
 from corpus.records import LedgerEntry, Rejected
 from corpus.store import read_records
-from corpus.workers import OUT_OF_MEMORY, TIMEOUT, Failure
+from corpus.workers import ATTEMPTS, OUT_OF_MEMORY, TIMEOUT, Failure
 from packing import samples
 from synth import write
 
@@ -170,7 +170,7 @@ def test_killed_workers_change_no_byte(inputs: Path, tmp_path: Path) -> None:
         while process.poll() is None:
             time.sleep(draw.uniform(0.7, 1.5))
             workers = children_of(process.pid)
-            if workers and kills < 4:
+            if workers and kills < ATTEMPTS - 1:  # one more might hit one task each time, and rightly cost it
                 try:
                     os.kill(draw.choice(workers), signal.SIGKILL)
                 except ProcessLookupError:
