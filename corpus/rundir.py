@@ -95,8 +95,11 @@ class RunDir:
                 raise ConfigError(
                     f"another build is running in {self.root}; wait for it or name another --out"
                 ) from None
-            remove_leftovers(self.root)
-            yield
+            remove_leftovers(self.root)  # of a build that was killed
+            try:
+                yield
+            finally:
+                remove_leftovers(self.root)  # of workers that were
 
     def num_partitions(self, num_documents: int) -> int:
         """The number of partitions, fixed by the first build: a power of two, at least 16.

@@ -107,8 +107,8 @@ def _samples(
     pages: dict[str, list[Page]] = {}
     for page in read_records(job.pages_file, Page):
         pages.setdefault(page.doc_id, []).append(page)
-    for doc_id, windows in itertools.groupby(job.windows, key=lambda w: w.window.doc_id):
-        document = job.documents[doc_id]
+    for doc_id, group in itertools.groupby(job.windows, key=lambda w: w.window.doc_id):
+        document, windows = job.documents[doc_id], list(group)
         with ExitStack() as stack:
             try:
                 check_unchanged(document)
@@ -116,6 +116,7 @@ def _samples(
                 path = stack.enter_context(path_without_password(pdf, document.uri, job.password))
             except DocumentError as e:
                 faults.append(_fault(doc_id, None, e))
+                progress(sum(w.window.num_pages for w in windows))  # who is to blame is told by the pages gone through
                 continue
             sections = sections_of(pages[doc_id])
             source = _Source(document=document, pdf=pdf, path=path, pages=pages[doc_id], sections=sections)
@@ -136,6 +137,7 @@ def _members(
     yield "questions.json", dump_json([plain(q) for q in job_window.questions])
     text = [{"page": p.index, "text_source": p.text_source, "blocks": plain(p.blocks)} for p in shown]
     yield "text.json", dump_json(text)
+    done = 0
     try:
         for page, image in zip(shown, _images(job, source, shown, job_window.grids), strict=True):
             data = image if isinstance(image, DocumentError) else _encoded(image, job.render, page.index)
@@ -143,9 +145,11 @@ def _members(
                 faults.append(_fault(page.doc_id, page.index, data))
             else:
                 yield page_name(page.index, job.render.format), data
+            done += 1
             progress(1)
     except DocumentError as e:
         faults.append(_fault(window.doc_id, None, e))
+        progress(len(shown) - done)
 
 
 def _images(

@@ -15,9 +15,9 @@ from corpus.records import Question, Sample, Window, content_id
 from corpus.rundir import Marker
 from corpus.shards import Member
 from corpus.stages import windows
-from corpus.stages.state import Build, time_limit, value_of
+from corpus.stages.state import Build, blame, time_limit
 from corpus.store import read_records, schema_of, write_records, write_table
-from corpus.workers import Task
+from corpus.workers import Failure, Task
 
 
 def run(b: Build) -> str:
@@ -48,15 +48,20 @@ def run(b: Build) -> str:
 
 def _render(b: Build, todo: dict[str, str]) -> list[str]:
     """Write the shards of partitions (name -> fingerprint); returns those in which something did not render."""
-    tasks = [
-        Task((name, fingerprint), sharding.shard_partition, _job(b, name), time_limit(b, b.partitions[name]))
-        for name, fingerprint in todo.items()
-    ]
+    tasks = []
+    for name, fingerprint in todo.items():
+        job, limit = _job(b, name), time_limit(b, b.partitions[name])
+        work = [(w.window.doc_id, w.window.num_pages) for w in job.windows]
+        key = (name, fingerprint, work)
+        tasks.append(Task(key, sharding.shard_partition, job, limit, stall_s=b.config.workers.timeout_s))
     faulty = []
     for outcome in b.pool.run(tasks, lambda pages: b.progress.advance(units=pages, pages=pages)):
-        name, fingerprint = outcome.key
-        result = value_of(outcome.value, f"shards of {name}")
-        if result.faults:
+        name, fingerprint, work = outcome.key
+        result = outcome.value
+        if isinstance(result, Failure):
+            blame(b, "shard", work, result)
+            faulty.append(name)
+        elif result.faults:
             for fault in result.faults:
                 windows.record_problem(b, name, fault)
             faulty.append(name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from corpus.config import Config
 from corpus.errors import EngineError
@@ -44,15 +43,27 @@ class Build:
         return marker
 
 
-def value_of(result: Any, what: str) -> Any:
-    """A partition's result.
+def blame(b: Build, stage: str, work: Sequence[tuple[str, int]], failure: Failure) -> str:
+    """Reject the document that a worker was busy with when it failed, and return its id.
+
+    Args:
+        work: document ids and their numbers of pages, in the order of the task's progress.
 
     Raises:
-        EngineError: it could not be computed; since whole partitions hold many documents, no document is blamed.
+        EngineError: the fault lies in none of them.
     """
-    if isinstance(result, Failure):
-        raise EngineError(f"{what}: {result.reason}: {result.detail}; then run the same command again")
-    return result
+    done = 0
+    for doc_id, num_pages in work:
+        done += num_pages
+        if failure.pages_done < done:
+            b.rejected[doc_id] = Rejected(id=doc_id, stage=stage, reason=failure.reason, detail=failure.detail)
+            return doc_id
+    raise EngineError(f"{stage}: {failure.reason}: {failure.detail}; then run the same command again")
+
+
+def pages_of(documents: Sequence[Document]) -> list[tuple[str, int]]:
+    """What `blame` needs of documents that are done whole, one after the other."""
+    return [(d.doc_id, d.num_pages) for d in documents]
 
 
 def time_limit(b: Build, documents: Sequence[Document]) -> float:
