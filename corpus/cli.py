@@ -140,7 +140,7 @@ def inspect(path: Path, sample: str | None, as_json: bool) -> None:
 
     found = inspection.describe_sample(path, sample) if sample else inspection.describe(path)
     if as_json:
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(found, indent=2))  # in ASCII: U+009B and the like would steer a terminal
     elif sample:
         display.print_sample(found)
     else:

@@ -107,8 +107,8 @@ def _samples(
     pages: dict[str, list[Page]] = {}
     for page in read_records(job.pages_file, Page):
         pages.setdefault(page.doc_id, []).append(page)
-    for doc_id, windows in itertools.groupby(job.windows, key=lambda w: w.window.doc_id):
-        document = job.documents[doc_id]
+    for doc_id, group in itertools.groupby(job.windows, key=lambda w: w.window.doc_id):
+        document, windows = job.documents[doc_id], list(group)
         with ExitStack() as stack:
             try:
                 check_unchanged(document)

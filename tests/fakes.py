@@ -149,7 +149,7 @@ def write_raw_pdf(
     """Write a PDF by hand, for what no library would write.
 
     Args:
-        pages: (entries of the page, content stream); `/F1` is Helvetica.
+        pages: (entries of the page, content stream). Unless the entries say otherwise, `/F1` is Helvetica.
         catalog: entries of the catalog.
         objects: further objects, which the entries may name as `4 0 R`, `5 0 R` and so on.
         trailer: entries of the trailer.
@@ -159,14 +159,15 @@ def write_raw_pdf(
     written = [
         f"<</Type/Catalog/Pages 2 0 R{catalog}>>".encode(),
         f"<</Type/Pages/Count {len(pages)}/Kids[{kids}]>>".encode(),
-        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
+        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica/Encoding/WinAnsiEncoding>>",
         *objects,
     ]
     for i, (entries, content) in enumerate(pages):
-        resources = "/Resources<</Font<</F1 3 0 R>>>>"
-        written.append(
-            f"<</Type/Page/Parent 2 0 R/Contents {first + 2 * i + 1} 0 R{resources}{entries}>>".encode("latin-1")
-        )
+        if "/Resources" not in entries:
+            entries += "/Resources<</Font<</F1 3 0 R>>>>"
+        if "/Contents" not in entries:
+            entries += f"/Contents {first + 2 * i + 1} 0 R"
+        written.append(f"<</Type/Page/Parent 2 0 R{entries}>>".encode("latin-1"))
         stream = content.encode("latin-1")
         written.append(b"<</Length %d>>stream\n%s\nendstream" % (len(stream), stream))
     data, table = b"%PDF-1.6\n", b"0000000000 65535 f \n"
