@@ -118,7 +118,7 @@ def _alike(a: float, b: float) -> bool:
 
 
 def ocr_blocks(lines: Sequence[ReadLine]) -> tuple[Block, ...]:
-    """Blocks of a page read by OCR; `lines` in points. A block's confidence is its lowest line's.
+    """Blocks of a page read by OCR; `lines` in points. A block is as sure as its lowest line.
 
     There is no layout model for pictures of pages: size, place and wording say what a block is.
     """
@@ -128,8 +128,9 @@ def ocr_blocks(lines: Sequence[ReadLine]) -> tuple[Block, ...]:
     for members in _paragraphs(list(range(len(plain))), plain, breaks=ITEM_START):
         own = [plain[i] for i in members]
         made = _block(_kind_by_wording(own, body), own, body, bold_body=True)
-        confidence = round(min(lines[i].confidence for i in members), 4)
-        blocks.append(replace(made, confidence=confidence, emphasised=made.kind == "heading"))
+        sure = tuple(round(lines[i].confidence, 4) for i in members)
+        heading = made.kind == "heading"
+        blocks.append(replace(made, confidence=min(sure), line_confidences=sure, emphasised=heading))
     return tuple(blocks)
 
 

@@ -173,12 +173,18 @@ def lint(run: Path, as_json: bool) -> None:
 
 
 @main.command(short_help="Say which engines are usable here.")
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file; see `corpus config`.")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override one setting; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-def doctor(as_json: bool) -> None:
-    """Say which engines and extras are usable here, and what to install for the others."""
+def doctor(config_file: Path | None, assignments: tuple[str, ...], as_json: bool) -> None:
+    """Say which engines and extras are usable here, and what to install for the others.
+
+    PaddleOCR is tried in the interpreter that the setting ocr.python names.
+    """
+    from corpus.config import load_config
     from corpus.doctor import check, print_checks
 
-    checks = check()
+    checks = check(load_config(config_file, assignments).ocr)
     if as_json:
         click.echo(json.dumps(checks, indent=2))
     else:

@@ -65,7 +65,10 @@ def _print_run(out: Console, found: Mapping[str, Any]) -> None:
     out.print(f"[bold]run[/] for {found['model']}, {state}")
     out.print(f"documents  {documents['inputs']} in, {documents['kept']} kept")
     _print_counts(out, documents["rejected"], "rejected")
-    out.print(f"pages      {pages['in']:,} in, {pages['in_windows']:,} in windows, {pages['ocr']:,} read by OCR")
+    doubtful = f" ({pages['low_confidence']:,} of them with low confidence)" if pages["low_confidence"] else ""
+    out.print(
+        f"pages      {pages['in']:,} in, {pages['in_windows']:,} in windows, {pages['ocr']:,} read by OCR{doubtful}"
+    )
     _print_counts(out, pages["left_out"], "left out")
     out.print(f"shards     {found['shards']['count']}, {_size(found['shards']['bytes'])}")
     kind = "exact" if samples["tokens_exact"] else "upper bound: no tokenizer given"
@@ -120,6 +123,9 @@ def print_sample(found: Mapping[str, Any]) -> None:
     sizes = Counter(f"{p['width']} x {p['height']} px, text from {p['text_source']}" for p in found["pages"])
     out.print("\n[bold]pages[/]")
     _print_counts(out, dict(sizes.most_common()), "")
+    for p in found["pages"]:
+        if p["low_confidence"]:
+            out.print(f"  page {p['page']} was read with low confidence: {p['ocr_confidence']:.2f}")
 
 
 def _harmless(found: Mapping[str, Any]) -> dict[str, Any]:

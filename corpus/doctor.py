@@ -12,6 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from corpus.config import OcrSettings
+
+SET_UP = "python3 -m venv DIR && DIR/bin/python -m pip install paddleocr onnxruntime; --set ocr.python=DIR/bin/python"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
@@ -34,9 +38,10 @@ class _Engine:
     probe: Callable[[], str]  # the version; raises where it is not usable
 
 
-def check() -> list[dict[str, Any]]:
-    """Every engine, as plain dicts."""
-    return [asdict(_try(engine)) for engine in ENGINES]
+def check(ocr: OcrSettings) -> list[dict[str, Any]]:
+    """Every engine, as plain dicts; PaddleOCR with the interpreter and the models that the settings name."""
+    paddle = _Engine("paddleocr", "pages without a text layer", False, SET_UP, lambda: _paddleocr(ocr))
+    return [asdict(_try(engine)) for engine in (*ENGINES, paddle)]
 
 
 def print_checks(checks: list[dict[str, Any]]) -> None:
@@ -54,7 +59,7 @@ def _try(engine: _Engine) -> Check:
     try:
         found, usable = engine.probe(), True
     except Exception as e:  # whatever an engine's own start-up raises is the finding
-        found, usable = (str(e).splitlines() or [type(e).__name__])[0][:80], False
+        found, usable = (str(e).splitlines() or [type(e).__name__])[0][:160], False
     return Check(
         name=engine.name,
         purpose=engine.purpose,
@@ -100,6 +105,21 @@ def _poppler() -> str:
     from corpus.poppler import poppler_version
 
     return poppler_version()
+
+
+def _paddleocr(ocr: OcrSettings) -> str:
+    import numpy as np
+
+    from corpus.paddle import PaddleOcr
+
+    if not ocr.python:
+        raise LookupError("no ocr.python given")
+    engine = PaddleOcr(ocr)
+    try:
+        engine.read(np.full((64, 256, 3), 255, np.uint8))
+    finally:
+        engine.close()
+    return f"{engine.version}, reads on {ocr.device} in {ocr.python}"
 
 
 def _cuda() -> str:

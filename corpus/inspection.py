@@ -83,6 +83,7 @@ def describe_run(run: Path) -> dict[str, Any]:
             "in_windows": sum(e.window_pages for e in ledger),
             "left_out": dict(left_out.most_common()),
             "ocr": sum(e.ocr_pages for e in ledger),
+            "low_confidence": _low_confidence_pages(run, low_confidence(about)),
         },
         "windows": {"count": len(windows), "pages": histogram(windows.values(), PAGE_EDGES)},
         "samples": {
@@ -97,6 +98,20 @@ def describe_run(run: Path) -> dict[str, Any]:
         "shards": _shard_facts(run),
         "plan": _plan_report(run),
     }
+
+
+def low_confidence(about: dict[str, Any]) -> float:
+    """The confidence below which a page read by OCR is named, from what `read_run_json` gave."""
+    return float(about.get("config", {}).get("ocr", {}).get("low_confidence", 0.0))
+
+
+def _low_confidence_pages(run: Path, limit: float) -> int:
+    count = 0
+    for file in run.glob("pages/p*.parquet"):
+        if "ocr_confidence" in pq.read_schema(file).names:  # a run of an earlier version has none
+            doubtful = [("text_source", "=", "ocr"), ("ocr_confidence", "<", limit)]
+            count += pq.read_table(file, columns=["index"], filters=doubtful).num_rows
+    return count
 
 
 def _sample_columns(file: Path) -> dict[str, list[Any]]:
@@ -191,7 +206,7 @@ def describe_sample(path: Path, sample_id: str) -> dict[str, Any]:
     Raises:
         ConfigError: not a run, or no sample (or more than one) begins like that.
     """
-    read_run_json(path)
+    about = read_run_json(path)
     if not (path / "samples.parquet").is_file():
         raise ConfigError(f"{path} has no samples yet; build it past the shard stage")
     ids = pq.read_table(path / "samples.parquet", columns=["sample_id"])["sample_id"].to_pylist()
@@ -211,7 +226,14 @@ def describe_sample(path: Path, sample_id: str) -> dict[str, Any]:
         if q.question_id in sample.question_ids
     ]
     pages = [
-        {"page": p.index + 1, "text_source": p.text_source, "height": g.height, "width": g.width}
+        {
+            "page": p.index + 1,
+            "text_source": p.text_source,
+            "ocr_confidence": p.ocr_confidence,
+            "low_confidence": p.text_source == "ocr" and p.ocr_confidence < low_confidence(about),
+            "height": g.height,
+            "width": g.width,
+        }
         for file in sorted(path.glob("pages/p*.parquet"))
         for p in read_records(file, Page, filters=of_document)
         if 0 <= p.index - sample.first_page < sample.num_pages

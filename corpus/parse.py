@@ -19,7 +19,7 @@ from corpus.blocks import layer_blocks, ocr_blocks
 from corpus.config import OcrSettings, ParseSettings
 from corpus.errors import DocumentError
 from corpus.layout import Line, PageLayout, Region, Word
-from corpus.ocr import OcrLine, load_engine
+from corpus.ocr import OcrLine, load_engine, mean_confidence
 from corpus.records import Block, Box, Document, Page, PageGrid
 from corpus.render import first_line, open_pdf, pymupdf, render
 from corpus.sections import Bookmark, with_sections
@@ -137,11 +137,11 @@ def _parse_page(pdf: Any, index: int, doc_id: str, parse: ParseSettings, ocr: Oc
     except Exception as e:  # a fault of this page's content must not cost the document
         layout = PageLayout(width, height, (), (), (), ())
         verdict = Verdict("ocr", f"unreadable-text-layer: {first_line(e)}")
-    source, reason, blocks = verdict.source, verdict.reason, layer_blocks(layout)
+    source, reason, blocks, confidence = verdict.source, verdict.reason, layer_blocks(layout), 1.0
     if source != "layer" and (problem or ocr.engine == "none"):
-        source, reason, blocks = _unread(verdict, blocks, problem or "ocr.engine is none")
+        source, reason, blocks, confidence = _unread(verdict, blocks, problem or "ocr.engine is none")
     elif source != "layer":
-        source, reason, blocks = _choose(verdict, blocks, *_read_by_ocr(pdf[index], ocr, reason))
+        source, reason, blocks, confidence = _choose(verdict, blocks, *_read_by_ocr(pdf[index], ocr, reason))
     sound = source == "layer" and not reason
     return Page(
         doc_id=doc_id,
@@ -151,28 +151,31 @@ def _parse_page(pdf: Any, index: int, doc_id: str, parse: ParseSettings, ocr: Oc
         rotation=int(page.rotation),
         text_source=source,
         text_reason=reason,
+        ocr_confidence=confidence,
         blocks=blocks,
         tables=strict_tables(layout) if sound else (),
         problem=problem,
     )
 
 
-Text = tuple[str, str, tuple[Block, ...]]  # a page's text source, the reason for it, and its blocks
+Text = tuple[str, str, tuple[Block, ...], float]  # a page's text source, the reason for it, blocks, OCR's confidence
 
 
 def _unread(verdict: Verdict, layer: tuple[Block, ...], why: str) -> Text:
     """The text of a page that OCR should have read and cannot: its layer, if that is only incomplete or unproven."""
     if verdict.source == "better" or verdict.reason.startswith("invisible"):
-        return "layer", verdict.reason, layer
-    return "none", f"{verdict.reason}, and {why}", ()
+        return "layer", verdict.reason, layer, 1.0
+    return "none", f"{verdict.reason}, and {why}", (), 1.0
 
 
-def _choose(verdict: Verdict, layer: tuple[Block, ...], source: str, reason: str, read: tuple[Block, ...]) -> Text:
+def _choose(
+    verdict: Verdict, layer: tuple[Block, ...], source: str, reason: str, read: tuple[Block, ...], confidence: float
+) -> Text:
     """What OCR read, unless the layer might do and OCR found little more (a photo with a caption)."""
     letters = [sum(len(b.text) for b in blocks) for blocks in (layer, read)]
     if verdict.source == "better" and letters[1] < MIN_GAIN * letters[0]:
-        return "layer", "", layer
-    return source, reason, read
+        return "layer", "", layer, 1.0
+    return source, reason, read, confidence
 
 
 def _unreadable(doc_id: str, index: int, problem: str) -> Page:
@@ -195,26 +198,27 @@ def image_share(page: Any) -> float:
     return float(sum(r.width * r.height for r in seen if not r.is_empty) / area)
 
 
-def _read_by_ocr(page: Any, ocr: OcrSettings, reason: str) -> tuple[str, str, tuple[Block, ...]]:
+def _read_by_ocr(page: Any, ocr: OcrSettings, reason: str) -> Text:
     height, width = natural_size(page.rect.width, page.rect.height, ocr.dpi)
     shrink = min(1.0, math.sqrt(MAX_OCR_PIXELS / (height * width)))
     size = PageGrid(height=max(1, int(height * shrink)), width=max(1, int(width * shrink)))
     try:
         image = np.asarray(render(page, size))
+        if image.min() == image.max():
+            return "none", "blank-page", (), 1.0
+        found = load_engine(ocr).read(image)
     except DocumentError as e:
-        return "none", f"{e.reason}: {e.detail}", ()
-    if image.min() == image.max():
-        return "none", "blank-page", ()
-    lines = [line for line in load_engine(ocr.engine).read(image) if line.confidence >= ocr.min_confidence]
+        return "none", f"{e.reason}: {e.detail}", (), 1.0
+    lines = [line for line in found if line.confidence >= ocr.min_confidence]
     if not lines:
-        return "none", f"{reason}, and OCR found no text", ()
+        return "none", f"{reason}, and OCR found no text", (), 1.0
     x, y = page.rect.width / size.width, page.rect.height / size.height
     in_points = [
         OcrLine((b[0] * x, b[1] * y, b[2] * x, b[3] * y), line.text, line.confidence)
         for line in lines
         for b in (line.box,)
     ]
-    return "ocr", reason, ocr_blocks(in_points)
+    return "ocr", reason, ocr_blocks(in_points), round(mean_confidence(found), 4)
 
 
 def _bookmarks(pdf: Any) -> list[Bookmark]:

@@ -21,6 +21,7 @@ import corpus
 from corpus.config import Config
 from corpus.ingest import expand_inputs
 from corpus.ledger import make_ledger
+from corpus.ocr import engine_version
 from corpus.progress import BuildProgress
 from corpus.records import STAGES, LedgerEntry, Question, Rejected
 from corpus.report import write_report
@@ -76,6 +77,7 @@ def build(
     load_counter(config.tokenizer)  # a user's mistake shows now, not after an hour of OCR
     read_question_files(config.synth.files)
     renderer_version(config.render.backend)
+    engine_version(config.ocr)
     run = RunDir(out)
     run.prepare()
     with run.lock(), BuildProgress(quiet) as progress, WorkerPool(workers, config.workers.memory_mb) as pool:
@@ -169,6 +171,7 @@ def _write_run_json(b: Build, until: str, complete: bool) -> None:
                 "python": platform.python_version(),
                 **{p: importlib.metadata.version(p) for p in PACKAGES},
                 "renderer": renderer_version(b.config.render.backend),
+                "ocr": engine_version(b.config.ocr),
             },
             "num_partitions": b.num_partitions,
             "work": dict(b.work),

@@ -90,14 +90,6 @@ class _Child:
         self.deadline = self.stalled = time.monotonic() + STARTUP_S + task.timeout_s
         self.pipe.send((task.function, task.argument))
 
-    def rss_bytes(self) -> int:
-        """Resident memory now, 0 where the system does not tell."""
-        try:
-            pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        except (OSError, IndexError):
-            return 0
-        return pages * os.sysconf("SC_PAGE_SIZE")
-
     def end(self) -> int | None:
         """Kill the process and say how it had ended, if it had."""
         code: int | None = self.process.exitcode
@@ -213,7 +205,7 @@ class WorkerPool:
         if now > min(child.deadline, child.stalled):
             limit = child.task.timeout_s if now > child.deadline else child.task.stall_s
             return Failure(TIMEOUT, f"gave up after {limit:.0f} s; raise workers.timeout_s", child.pages_done)
-        rss = child.rss_bytes()
+        rss = resident_bytes(child.process.pid)
         if rss > self._memory_bytes:
             detail = f"{rss >> 20} MB exceeds workers.memory_mb = {self._memory_bytes >> 20}"
             return Failure(OUT_OF_MEMORY, detail, child.pages_done)
@@ -224,6 +216,18 @@ class WorkerPool:
         child.end()
         self._busy.remove(child)
         return Outcome(child.task.key, failure)
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process and its descendants (an OCR server), 0 where the system does not tell."""
+    pages, pids = 0, [pid]
+    while pids:
+        process = Path(f"/proc/{pids.pop()}")
+        with contextlib.suppress(OSError, IndexError):  # it ended, or there is no /proc
+            pages += int((process / "statm").read_text().split()[1])
+            for thread in (process / "task").iterdir():
+                pids += map(int, (thread / "children").read_text().split())
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _ignore_interrupts() -> Any:

@@ -300,3 +300,89 @@ def render_a_page(argument: str, progress: Progress) -> None:
 
     wanted = Wanted(index=0, width=612, height=792, user_unit=1, grid=PageGrid(height=28, width=28))
     list(render_with_poppler(argument, 1, [wanted], Limits(timeout_s=600, memory_mb=2_048)))
+
+
+# ------------------------------------------------------------------------------------------ PaddleOCR, without models
+
+PADDLE_LIBRARY = '''
+"""Stands in for PaddleOCR: reads nothing, but does what the red of a page's first pixel says."""
+import os, signal, sys, time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+print("a greeting on standard output")
+os.write(1, b"\\x00\\x00\\x00\\x02{}")  # to whoever believes that it may speak there
+START, RAISE, LEAVE, KILLED, KILLED_ONCE, HANG, EAT, UPSIDE_DOWN = range(8)
+
+
+class PaddleOCR:
+    def __init__(self, **options):
+        (HERE / "options.txt").write_text(repr(options))
+        with open(HERE / "starts.txt", "a") as f:
+            f.write(f"{os.getpid()}\\n")
+        if (HERE / "broken").exists():
+            raise RuntimeError((HERE / "broken").read_text())
+
+    def predict(self, page):
+        print("reading", page.shape)
+        sys.stdout.flush()
+        (HERE / "reading.txt").touch()
+        what, argument = int(page[0, 0, 2]), int(page[0, 0, 1])
+        if what == RAISE:
+            raise ValueError("cannot read this\\nin many words")
+        if what == LEAVE:
+            print("last words of the library", file=sys.stderr, flush=True)
+            os._exit(argument)
+        if what == KILLED or (what == KILLED_ONCE and not (HERE / "killed").exists()):
+            (HERE / "killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if what == HANG:
+            time.sleep(600)
+        if what == EAT:
+            held = b"x" * (argument << 24)
+            time.sleep(600)
+        on_its_head = int(page[-1, -1, 2]) == UPSIDE_DOWN
+        sure = 0.4 if what == UPSIDE_DOWN else 0.99
+        height, width = page.shape[:2]
+        return [
+            {
+                "rec_polys": [[[1, 2], [width - 3, 2], [width - 3, 12], [1, 12]], [[1, 20], [9, 20], [9, 30], [1, 30]]],
+                "rec_texts": [" Words on the page ", " "],
+                "rec_scores": [sure, 0.5],
+            }
+        ]
+'''
+RAISE, LEAVE, KILLED, KILLED_ONCE, HANG, EAT, UPSIDE_DOWN = range(1, 8)  # what its pages may ask of it
+
+
+def write_paddle_environment(folder: Path) -> Path:
+    """An environment of its own whose PaddleOCR is the library above; its interpreter. Its files lie in `library`."""
+    import sysconfig
+    import venv
+
+    venv.create(folder, with_pip=False, symlinks=True)
+    (site,) = folder.glob("lib/python3*/site-packages")
+    (site / "paddleocr.py").write_text(PADDLE_LIBRARY)
+    (site / "paddleocr-3.0.dist-info").mkdir()
+    (site / "paddleocr-3.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: paddleocr\nVersion: 3.0\n")
+    (site / "numpy.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (folder / "library").symlink_to(site)
+    return folder / "bin" / "python"
+
+
+def page_that_asks(what: int, argument: int = 0) -> Any:
+    """A page of 40 by 60 pixels for the library above."""
+    import numpy as np
+
+    page = np.full((40, 60, 3), 255, np.uint8)
+    page[0, 0] = (what, argument, 0)
+    return page
+
+
+def ask_paddle(argument: tuple[str, int, int], progress: Progress) -> None:
+    """Have PaddleOCR in an interpreter read a page, in a worker."""
+    from corpus.config import OcrSettings
+    from corpus.ocr import load_engine
+
+    python, what, extent = argument
+    load_engine(OcrSettings(engine="paddleocr", python=python)).read(page_that_asks(what, extent))

@@ -167,6 +167,7 @@ def test_a_block_of_ocr_is_as_sure_as_its_lowest_line() -> None:
     found = ocr_blocks([read("one", 100, 0.91), read("two", 112, 0.678912), read("far", 300, 0.99)])
     assert [(b.kind, b.text, b.confidence) for b in found] == [("text", "one\ntwo", 0.6789), ("text", "far", 0.99)]
     assert found[0].box == (72, 100, 300, 122)
+    assert [b.line_confidences for b in found] == [(0.91, 0.6789), (0.99,)]
     assert ocr_blocks([]) == ()
 
 

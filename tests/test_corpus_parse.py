@@ -162,8 +162,32 @@ def test_lines_of_ocr_are_in_points_and_doubtful_ones_are_dropped(make_pdf: Make
     (page,) = parsed(make_pdf(pages=1, images=True, text="picture"), FONTS, OcrSettings(dpi=100, min_confidence=0.5))
     assert engine.shapes == [(1100, 850, 3)]
     assert [(b.text, b.box, b.confidence) for b in page.blocks] == [("Read from the picture", (0, 0, 306, 396), 0.97)]
+    assert page.blocks[0].line_confidences == (0.97,)
+    assert page.ocr_confidence == round((21 * 0.97 + 4 * 0.3) / 25, 4)  # by length, dropped lines too
     (page,) = parsed(make_pdf(pages=1, images=True, text="picture"), FONTS, OcrSettings(min_confidence=0.99))
     assert (page.text_source, page.text_reason) == ("none", "text-layer-of-0-characters, and OCR found no text")
+
+
+def test_a_page_that_the_engine_cannot_read_costs_no_other_page(
+    make_pdf: MakePdf, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = engine.read
+
+    def fail_once(image: np.ndarray) -> list[OcrLine]:
+        lines = read(image)
+        if len(engine.shapes) == 1:
+            raise DocumentError("ocr-failed", "PaddleOCR died 2 times of this page: killed by SIGKILL")
+        return lines
+
+    monkeypatch.setattr(engine, "read", fail_once)
+    pages = parsed(make_pdf(pages=2, images=True, text="picture"), FONTS, OcrSettings())
+    assert [(p.text_source, p.ocr_confidence) for p in pages] == [("none", 1.0), ("ocr", 0.8628)]
+    assert pages[0].text_reason == "ocr-failed: PaddleOCR died 2 times of this page: killed by SIGKILL"
+
+
+def test_a_text_layer_is_no_ocr_with_confidence(make_pdf: MakePdf) -> None:
+    (page,) = parsed(make_pdf(pages=1, text="Some words on a page with a text layer"))
+    assert (page.ocr_confidence, {b.line_confidences for b in page.blocks}) == (1.0, {()})
 
 
 def test_without_an_engine_a_page_stays_without_text_and_says_so(make_pdf: MakePdf) -> None:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from corpus import parse, render
-from corpus.ocr import engine_version
+from corpus.ocr import identity
 from corpus.records import Document, Page, Rejected, content_id
 from corpus.stages.state import Build, blame, pages_of, time_limit
 from corpus.store import schema_of, write_json, write_table
@@ -24,8 +24,8 @@ PASSING_REASONS = ("encrypted", "wrong-password", "unreadable", "source-changed"
 def run(b: Build) -> str:
     """Parse what no finished partition holds."""
     stage = content_id(
-        "parse", parse.STAGE_VERSION, str(schema_of(Page)), b.config.parse.model_dump(), b.config.ocr.model_dump(),
-        render.VERSION, engine_version(b.config.ocr.engine),
+        "parse", parse.STAGE_VERSION, str(schema_of(Page)), b.config.parse.model_dump(),
+        render.VERSION, identity(b.config.ocr),
     )  # fmt: skip
     b.run.drop("pages", keep=b.partitions)
     todo = {}
