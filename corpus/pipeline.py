@@ -63,7 +63,7 @@ def build(
     """Run every stage up to `until`; what an earlier run finished is kept.
 
     Args:
-        inputs: PDF files, folders, globs, manifests.
+        inputs: PDF files, folders, globs, manifests; paths or URLs.
         workers: processes; they change the time, never a byte.
         limit: take the first N inputs only.
 
@@ -71,7 +71,7 @@ def build(
         ConfigError: the user's to mend.
         EngineError: the outside failed; running again goes on from there.
     """
-    sources = expand_inputs(inputs, limit)
+    sources = expand_inputs(inputs, limit, config.storage)
     load_counter(config.tokenizer)  # a user's mistake shows now, not after an hour of OCR
     read_question_files(config.synth.files)
     run = RunDir(out)

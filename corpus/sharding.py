@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corpus.config import RenderSettings
+from corpus.config import DEFAULT_STORAGE, RenderSettings, StorageSettings
 from corpus.errors import DocumentError
-from corpus.parse import check_unchanged
+from corpus.fetch import local_copy
 from corpus.records import Document, Page, PageGrid, Question, Section, Window
 from corpus.render import encode_jpeg, first_line, open_pdf, render
 from corpus.sections import sections_of
@@ -47,6 +47,7 @@ class ShardJob:
     render: RenderSettings
     max_bytes: int
     password: str | None
+    storage: StorageSettings = DEFAULT_STORAGE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,8 +92,8 @@ def _samples(job: ShardJob, progress: Callable[[int], None]) -> Iterator[tuple[s
         document = job.documents[doc_id]
         with ExitStack() as stack:
             try:
-                check_unchanged(document)
-                pdf = stack.enter_context(open_pdf(document.uri, job.password))
+                copy = stack.enter_context(local_copy(document.uri, document.sha256, job.storage))
+                pdf = stack.enter_context(open_pdf(copy.path, job.password))
             except DocumentError as e:
                 raise _Fault(Unrenderable(doc_id=doc_id, page=None, reason=e.reason, detail=e.detail)) from None
             sections = sections_of(pages[doc_id])

@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpus.errors import EngineError
+from corpus.storage import remote_path
 
 T = TypeVar("T")
 
@@ -90,7 +91,7 @@ def write_text(path: Path, text: str) -> None:
 
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hex."""
-    with open(path, "rb") as f:
+    with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
@@ -148,11 +149,16 @@ def write_table(path: Path, table: pa.Table) -> None:
         pq.write_table(table, f, compression="zstd", row_group_size=65_536)
 
 
+def read_table(path: Path, **options: Any) -> pa.Table:
+    """A Parquet file as an Arrow table; `options` are those of `pyarrow.parquet.read_table`."""
+    return pq.read_table(pa.BufferReader(path.read_bytes()) if remote_path(path) else path, **options)
+
+
 def read_records(path: Path, record: type[T], filters: list[tuple[str, str, Any]] | None = None) -> list[T]:
     """Read records back, all of them or those that pass Parquet `filters` such as `("doc_id", "=", "ab12")`."""
     kind = typing.cast(Any, record)
     build = _builder(kind)
-    return [build(row) for row in pq.read_table(path, schema=schema_of(kind), filters=filters).to_pylist()]
+    return [build(row) for row in read_table(path, schema=schema_of(kind), filters=filters).to_pylist()]
 
 
 def record_from(record: type[T], row: dict[str, Any]) -> T:

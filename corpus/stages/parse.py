@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from corpus import parse, render
+from corpus.fetch import FETCH_FAILED, transfer_s
 from corpus.ocr import engine_version
 from corpus.records import Document, Page, Rejected, content_id
 from corpus.stages.state import Build, time_limit, value_of
@@ -17,7 +18,7 @@ from corpus.store import schema_of, write_json, write_table
 from corpus.workers import LIMIT_REASONS, WORKER_DIED, Failure, Task
 
 PAGES_PER_TASK = 16
-PASSING_REASONS = ("encrypted", "wrong-password", "unreadable", "source-changed", WORKER_DIED)
+PASSING_REASONS = ("encrypted", "wrong-password", "unreadable", FETCH_FAILED, "source-changed", WORKER_DIED)
 
 
 def run(b: Build) -> str:
@@ -77,8 +78,10 @@ def _parse_documents(b: Build, documents: list[Document], stage: str) -> None:
                 ocr=b.config.ocr,
                 password=b.password,
                 out=pieces[first],
+                storage=b.config.storage,
             )
             limit = b.config.workers.timeout_s + b.config.workers.page_timeout_s * job.num_pages
+            limit += transfer_s(document.uri, document.num_bytes, b.config.storage)
             tasks.append(Task(document, parse.parse_pages, job, limit))
     for outcome in b.pool.run(tasks, lambda pages: b.progress.advance(units=pages, pages=pages)):
         document = outcome.key
@@ -101,6 +104,7 @@ def _join_partitions(b: Build, todo: dict[str, str], stage: str) -> None:
             pieces={d.doc_id: tuple(_pieces(b, d, stage).values()) for d in sound},
             password=b.password,
             out=b.run.path("pages", f"{name}.parquet"),
+            storage=b.config.storage,
         )
         tasks.append(Task(name, parse.join_partition, job, time_limit(b, sound)))
     for outcome in b.pool.run(tasks, lambda _: None):

@@ -105,6 +105,7 @@ def _job(b: Build, name: str) -> sharding.ShardJob:
         render=b.config.render,
         max_bytes=b.config.shards.max_bytes,
         password=b.password,
+        storage=b.config.storage,
     )
 
 

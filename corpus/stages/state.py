@@ -9,6 +9,7 @@ from typing import Any
 
 from corpus.config import Config
 from corpus.errors import EngineError
+from corpus.fetch import transfer_s
 from corpus.ingest import Ingested
 from corpus.progress import BuildProgress
 from corpus.records import Document, Rejected
@@ -58,4 +59,6 @@ def value_of(result: Any, what: str) -> Any:
 def time_limit(b: Build, documents: Sequence[Document]) -> float:
     """Seconds that a worker may take for these documents, if any."""
     limits = b.config.workers
-    return limits.timeout_s * (1 + len(documents)) + limits.page_timeout_s * sum(d.num_pages for d in documents)
+    transfers = sum(transfer_s(d.uri, d.num_bytes, b.config.storage) for d in documents)
+    pages = sum(d.num_pages for d in documents)
+    return transfers + limits.timeout_s * (1 + len(documents)) + limits.page_timeout_s * pages
