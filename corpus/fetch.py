@@ -23,7 +23,7 @@ from pathlib import Path
 
 from corpus.config import StorageSettings
 from corpus.errors import DocumentError, EngineError
-from corpus.storage import LONGEST_PAUSE_S, RemoteError, RemotePath, is_url
+from corpus.storage import LONGEST_PAUSE_S, RemoteError, RemotePath, cache_folder, is_url
 from corpus.store import disk_message, file_sha256
 
 FETCH_FAILED = "fetch-failed"  # the reason of a document that could not be had this time
@@ -65,13 +65,6 @@ def local_copy(uri: str, sha256: str | None, settings: StorageSettings) -> Itera
             yield copy
         except DocumentError as e:
             raise DocumentError(e.reason, e.detail.replace(str(copy.path), uri)) from None
-
-
-def cache_folder(settings: StorageSettings) -> Path:
-    """The folder for copies of remote documents."""
-    if settings.cache_dir:
-        return Path(settings.cache_dir).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "longdoc"
 
 
 def transfer_s(uri: str, num_bytes: int, settings: StorageSettings) -> float:

@@ -104,6 +104,13 @@ def path_of(place: str | Path, settings: StorageSettings | None = None) -> Path:
     return cast(Path, RemotePath(text, settings or StorageSettings()))
 
 
+def cache_folder(settings: StorageSettings) -> Path:
+    """The local folder for copies of remote documents, and for files on their way out."""
+    if settings.cache_dir:
+        return Path(settings.cache_dir).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "longdoc"
+
+
 def local_name(url: str) -> str:
     """The local path of a `file://` URL."""
     parts = urllib.parse.urlsplit(url)

@@ -18,8 +18,8 @@ from servers import Faults, Site, faulty_proxy, web_server
 
 from corpus.config import StorageSettings
 from corpus.errors import DocumentError, EngineError
-from corpus.fetch import CopyCache, cache_folder, local_copy
-from corpus.storage import RemotePath
+from corpus.fetch import CopyCache, local_copy
+from corpus.storage import RemotePath, cache_folder
 
 KB = 1_000
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,12 +18,16 @@ import pytest
 from servers import KEY_ID, SECRET, TOKEN, Asked, Faults, Site, faulty_proxy, web_server
 from test_build import QUICK, by_name, promised_bytes, write_document
 
+from corpus.cli import main
 from corpus.config import Config, StorageSettings, load_config
 from corpus.errors import ConfigError, EngineError
 from corpus.ingest import Source, expand_inputs
+from corpus.inspection import describe, describe_sample
+from corpus.lease import lease
 from corpus.linting import lint_run
 from corpus.pipeline import build
-from corpus.storage import RemotePath
+from corpus.storage import RemotePath, path_of
+from trainer_plugin.dataset import PlanDataset
 
 IMPATIENT = ("storage.timeout_s=1", "storage.attempts=4", "storage.backoff_s=0.02")
 NAMES = ("a.pdf", "b.pdf", "c.pdf")
@@ -173,16 +183,16 @@ def test_a_build_from_a_faulty_web_server_has_the_bytes_of_a_local_one(
 def test_each_document_is_fetched_once_and_not_again_while_it_stays(
     papers: str, inputs: Path, faults: Faults, config: Config, tmp_path: Path
 ) -> None:
-    build([papers], tmp_path / "run", config, workers=2, quiet=True)
+    build([papers], tmp_path / "run", config, workers=2, until="parse", quiet=True)
     assert downloads(faults) == [*NAMES, "text.pdf"]
     faults.reset()
     shutil.rmtree(tmp_path / "cache")
-    again = build([papers], tmp_path / "run", config, workers=2, quiet=True)
+    again = build([papers], tmp_path / "run", config, workers=2, until="parse", quiet=True)
     assert downloads(faults) == ["text.pdf"]  # what failed is tried again
     assert again.work == {"ingest": 1}
     RemotePath(f"{papers}/b.pdf", NEAR).write_bytes((inputs / "a.pdf").read_bytes() + b"\n")
     faults.reset()
-    build([papers], tmp_path / "run", config, workers=2, quiet=True)
+    build([papers], tmp_path / "run", config, workers=2, until="parse", quiet=True)
     assert "b.pdf" in downloads(faults) and not {"a.pdf", "c.pdf"} & set(downloads(faults))
 
 
@@ -252,3 +262,196 @@ def test_no_credentials_are_said_before_anything_is_done(
     file_system("s3", 10).clear_instance_cache()
     with pytest.raises(EngineError, match="no usable credentials"):
         build([papers], tmp_path / "run", config, quiet=True)
+
+
+# ------------------------------------------------------------------------------------------------------------ outputs
+
+
+def objects(run: str) -> dict[str, bytes]:
+    """Every file of a remote run that does not tell of times."""
+    root = RemotePath(run, NEAR)
+    names = (RemotePath(url, NEAR).relative_to(root) for url in root.find(""))
+    return {name: (root / name).read_bytes() for name in names if name != "run.json"}
+
+
+def files(run: Path) -> dict[str, bytes]:
+    """Every file of a local run that does not tell of times."""
+    found = {str(f.relative_to(run)): f for f in run.rglob("*") if f.is_file()}
+    return {name: f.read_bytes() for name, f in found.items() if name not in ("run.json", ".state/lock")}
+
+
+def is_whole(name: str, data: bytes) -> bool:
+    """Whether a file of a run ends as one of its kind does."""
+    if name.endswith(".parquet"):
+        return data[:4] == data[-4:] == b"PAR1"
+    if name.endswith(".tar"):
+        return len(data) % 512 == 0 and not any(data[-1024:])
+    if name.endswith(".json"):
+        return data.endswith(b"}\n")
+    return name.endswith((".html", ".md", "lock", ".write-test"))
+
+
+class Watcher:
+    """Looks at a bucket, not through the proxy, for as long as the context lasts."""
+
+    def __init__(self, address: str, bucket: str) -> None:
+        import boto3
+        import botocore.config
+
+        lenient = botocore.config.Config(response_checksum_validation="when_required")
+        self._client = boto3.client("s3", endpoint_url=address, config=lenient)
+        self._bucket = bucket.removeprefix("s3://")
+        self._thread = threading.Thread(target=self._watch)
+        self._failed = True
+        self._ended = threading.Event()
+        self.seen: set[tuple[str, str]] = set()
+        self.broken: list[str] = []
+
+    def __enter__(self) -> Watcher:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        assert not self._failed, "nobody watched to the end"
+
+    def _watch(self) -> None:
+        while not self._ended.wait(0.02):
+            for entry in self._client.list_objects_v2(Bucket=self._bucket).get("Contents", ()):
+                version = (entry["Key"], entry["ETag"])
+                if version not in self.seen:
+                    self._look(*version)
+        self._failed = False
+
+    def _look(self, key: str, tag: str) -> None:
+        try:
+            data = self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
+        except self._client.exceptions.NoSuchKey:
+            return
+        if hashlib.md5(data).hexdigest() != tag.strip('"'):
+            return  # it was replaced meanwhile, which moto does not hide from a reader; the next look sees the new one
+        self.seen.add((key, tag))
+        if not is_whole(key, data):
+            self.broken.append(key)
+
+
+def test_a_build_into_a_faulty_bucket_is_the_local_run(
+    bucket: str, s3: str, inputs: Path, local: Path, faults: Faults, config: Config, tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    faults.once_each("500", "lost", path=r"/(pages|shards|plan|markers)/")
+    with Watcher(s3, bucket) as watcher:
+        result = build([str(inputs)], f"{bucket}/run", config, workers=2)
+    assert watcher.broken == [] and len(watcher.seen) > 20
+    assert {"500", "lost"} <= {asked.fault for asked in faults.seen}
+    assert str(result.run) == f"{bucket}/run"
+    faults.reset()
+    assert objects(f"{bucket}/run") == files(local)
+    run = path_of(f"{bucket}/run")
+    assert lint_run(run) == lint_run(local)
+    said = capfd.readouterr()
+    written = [
+        *objects(f"{bucket}/run").values(),
+        (run / "run.json").read_bytes(),
+        said.out.encode(),
+        said.err.encode(),
+    ]
+    assert not any(secret.encode() in text for secret in (KEY_ID, SECRET, TOKEN) for text in written)
+    assert secrets_in(tmp_path) == []
+    assert [f for f in (tmp_path / "cache").rglob("*") if f.is_file()] == []
+
+    again = build([str(inputs)], f"{bucket}/run", config, workers=2, quiet=True)
+    assert again.work == {"ingest": 1}
+    assert objects(f"{bucket}/run") == files(local)
+
+
+def test_a_run_in_a_bucket_is_read_like_a_local_one(
+    bucket: str, local: Path, faults: Faults, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for file in local.rglob("*"):
+        if file.is_file():
+            RemotePath(f"{bucket}/run", NEAR).joinpath(str(file.relative_to(local))).write_bytes(file.read_bytes())
+    run = path_of(f"{bucket}/run")
+    assert describe(run) == describe(local)
+    shard = next(iter(sorted(local.glob("shards/*.tar"))))
+    assert describe(run / "shards" / shard.name) == describe(shard)
+    plan = next(iter(sorted(local.glob("plan/plan-*.parquet"))))
+    assert describe(run / "plan" / plan.name) == describe(plan)
+    near, far = PlanDataset(local), PlanDataset(f"{bucket}/run")
+    assert len(far) == len(near)
+    sample = near.rows[0][0].sample_id
+    assert far.load(sample).messages == near.load(sample).messages
+    faults.reset()
+    pages = len(far.load(sample).images)
+    assert [asked.method for asked in faults.seen] == ["GET"] * (pages + 1)  # the questions, and each page
+    assert describe_sample(run, sample) == describe_sample(local, sample)
+    for command in (["inspect", f"{bucket}/run"], ["lint", f"{bucket}/run"]):
+        with pytest.raises(SystemExit) as e:
+            main(command)
+        assert not e.value.code
+    assert "run for qwen2.5-vl, complete" in capfd.readouterr().out
+
+
+def test_a_killed_build_into_a_bucket_finishes_with_the_same_bytes(
+    bucket: str, s3: str, inputs: Path, local: Path, faults: Faults, config: Config, tmp_path: Path
+) -> None:
+    reached = threading.Event()
+
+    def hold(asked: Asked) -> str:
+        if asked.method == "PUT" and "shards/p" in asked.path:
+            reached.set()
+            return "slow"
+        return ""
+
+    faults.choose = hold
+    command = [sys.executable, "-m", "corpus.cli", "build", str(inputs), "--out", f"{bucket}/run", "--workers", "2"]
+    for assignment in (*QUICK, *IMPATIENT, "storage.timeout_s=20", f"storage.cache_dir={tmp_path / 'cache'}"):
+        command += ["--set", assignment]
+    with Watcher(s3, bucket) as watcher:
+        process = subprocess.Popen([*command, "--quiet"], start_new_session=True)
+        assert reached.wait(60)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        faults.reset()
+        build([str(inputs)], f"{bucket}/run", config, workers=2, quiet=True)
+    assert watcher.broken == []
+    assert objects(f"{bucket}/run") == files(local)
+    assert [f for f in (tmp_path / "cache").rglob("*") if f.is_file()] == []
+
+
+def test_a_second_build_in_the_same_bucket_is_refused(bucket: str, inputs: Path, config: Config) -> None:
+    lock = RemotePath(f"{bucket}/run/.state/lock", NEAR)
+    with lease(lock), pytest.raises(ConfigError, match=f"another build is running in {bucket}/run"):
+        build([str(inputs)], f"{bucket}/run", config, quiet=True)
+
+
+def test_a_store_that_stops_answering_ends_the_build_and_costs_only_time(
+    bucket: str, inputs: Path, local: Path, faults: Faults, config: Config
+) -> None:
+    faults.choose = lambda asked: "503" if asked.method == "PUT" and "/questions/" in asked.path else ""
+    with pytest.raises(EngineError, match=r"cannot write .*/questions/p\d+\.parquet: HTTP 503, 4 times"):
+        build([str(inputs)], f"{bucket}/run", config, workers=2, quiet=True)
+    faults.reset()
+    result = build([str(inputs)], f"{bucket}/run", config, workers=2, quiet=True)
+    assert "parse" not in result.work
+    assert objects(f"{bucket}/run") == files(local)
+
+
+@pytest.mark.parametrize(
+    ("out", "says"),
+    [
+        ("s3://no-such-bucket-of-tests/run", "cannot be written to: there is no such file"),
+        ("https://host/run", "cannot be written to; name a folder, s3://... or gs://..."),
+        ("ftp://host/run", "no such kind of storage"),
+    ],
+)
+def test_places_that_hold_no_run(bucket: str, inputs: Path, config: Config, out: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        build([str(inputs)], out, config, quiet=True)
+
+
+def test_a_folder_of_something_else_is_not_written_into(bucket: str, inputs: Path, config: Config) -> None:
+    RemotePath(f"{bucket}/mine/letter.txt", NEAR).write_bytes(b"x")
+    with pytest.raises(ConfigError, match="is not empty and not a run"):
+        build([str(inputs)], f"{bucket}/mine", config, quiet=True)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -51,10 +52,10 @@ def run(b: Build, sources: list[Source]) -> str:
         b.work["ingest"] += 1
         b.progress.advance(units=1)
         if len(probes) >= written + CACHE_EVERY or time.monotonic() > written_at + CACHE_EVERY_S:
-            write_records(cache_file, Probe, (cached | probes).values())
+            _keep(cache_file, cached | probes)
             written, written_at = len(probes), time.monotonic()
     if tasks:
-        write_records(cache_file, Probe, (cached | probes).values())
+        _keep(cache_file, cached | probes)
     b.inputs = judge(sources, probes, b.config.ingest)
     accepted = sorted((i.document for i in b.inputs if not i.reason), key=lambda d: d.doc_id)
     b.num_partitions = b.run.num_partitions(len(accepted))
@@ -71,3 +72,8 @@ def _seen(b: Build, sources: list[Source]) -> Iterator[Probe]:
     with ThreadPoolExecutor(REQUESTS) as threads:
         answers = dict(zip(remote, threads.map(lambda uri: stat_file(uri, b.config.storage), remote), strict=True))
     return (answers[s.uri] if s.uri in answers else stat_file(s.uri, b.config.storage) for s in sources)
+
+
+def _keep(file: Path, probes: dict[str, Probe]) -> None:
+    """Write the cache; the order in which files were opened leaves no trace."""
+    write_records(file, Probe, [probes[uri] for uri in sorted(probes)])

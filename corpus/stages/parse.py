@@ -7,14 +7,13 @@ from collections import Counter
 from pathlib import Path
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from corpus import parse, render
 from corpus.fetch import FETCH_FAILED, transfer_s
 from corpus.ocr import engine_version
 from corpus.records import Document, Page, Rejected, content_id
 from corpus.stages.state import Build, time_limit, value_of
-from corpus.store import schema_of, write_json, write_table
+from corpus.store import read_table, schema_of, write_json, write_table
 from corpus.workers import LIMIT_REASONS, WORKER_DIED, Failure, Task
 
 PAGES_PER_TASK = 16
@@ -53,7 +52,7 @@ def run(b: Build) -> str:
 
 def _remove_stale_pieces(b: Build, wanted: set[str]) -> None:
     """Delete what a killed run left of other documents or settings, and its failures: limits may be others now."""
-    for file in b.run.work("parse").glob("*"):
+    for file in b.run.scratch("parse").glob("*"):
         doc_id, stage, what = file.name.split("-", 2)
         if f"{doc_id}-{stage}" not in wanted or what == "failed.json":
             file.unlink()
@@ -139,11 +138,11 @@ def _worth_retrying(b: Build, name: str) -> bool:
 
 def _pieces(b: Build, document: Document, stage: str) -> dict[int, Path]:
     """Files of a document's page runs by their first page; one file where its pages were taken over whole."""
-    whole = b.run.work("parse", f"{document.doc_id}-{stage}-whole.parquet")
+    whole = b.run.scratch("parse", f"{document.doc_id}-{stage}-whole.parquet")
     if whole.is_file():
         return {0: whole}
     firsts = range(0, document.num_pages, PAGES_PER_TASK)
-    return {first: b.run.work("parse", f"{document.doc_id}-{stage}-{first:06d}.parquet") for first in firsts}
+    return {first: b.run.scratch("parse", f"{document.doc_id}-{stage}-{first:06d}.parquet") for first in firsts}
 
 
 def _run_length(document: Document, first: int) -> int:
@@ -151,7 +150,7 @@ def _run_length(document: Document, first: int) -> int:
 
 
 def _failed(b: Build, document: Document, stage: str) -> Path:
-    return b.run.work("parse", f"{document.doc_id}-{stage}-failed.json")
+    return b.run.scratch("parse", f"{document.doc_id}-{stage}-failed.json")
 
 
 def _reuse_pages(b: Build, name: str, stage: str) -> None:
@@ -159,8 +158,8 @@ def _reuse_pages(b: Build, name: str, stage: str) -> None:
     marker = b.run.marker("pages", name)
     if marker is None or marker.facts["stage"] != stage:
         return
-    table = pq.read_table(b.run.path("pages", f"{name}.parquet"), schema=schema_of(Page))
+    table = read_table(b.run.path("pages", f"{name}.parquet"), schema=schema_of(Page))
     for document in b.partitions[name]:
         if document.doc_id in marker.facts["documents"]:
-            whole = b.run.work("parse", f"{document.doc_id}-{stage}-whole.parquet")
+            whole = b.run.scratch("parse", f"{document.doc_id}-{stage}-whole.parquet")
             write_table(whole, table.filter(pc.equal(table["doc_id"], document.doc_id)))

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import PIL
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from corpus import render, sharding
 from corpus.records import Question, Sample, Window, content_id
@@ -16,7 +15,7 @@ from corpus.rundir import Marker
 from corpus.shards import Member
 from corpus.stages import windows
 from corpus.stages.state import Build, time_limit, value_of
-from corpus.store import read_records, schema_of, write_records, write_table
+from corpus.store import read_records, read_table, schema_of, write_records, write_table
 from corpus.workers import Task
 
 
@@ -136,7 +135,7 @@ def _index_table(result: sharding.Sharded) -> pa.Table:
 
 
 def _read_index(file: Path) -> pa.Table:
-    return pq.read_table(file, schema=_index_schema())
+    return read_table(file, schema=_index_schema())
 
 
 def _in_validation(doc_id: str, share: float) -> bool:
