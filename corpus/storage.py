@@ -182,7 +182,7 @@ def diagnose(error: BaseException) -> tuple[str, str]:
     if status in (404, 410) or (isinstance(error, FileNotFoundError) and not status and len(chain) == 1):
         return "missing", f"not found (HTTP {status})" if status else "not found"
     if names & set(DENIED):
-        return "denied", f"no usable credentials ({_first_line(chain[-1])})"
+        return "denied", f"no usable credentials ({_first_line(chain[-1])}); a public bucket needs FSSPEC_S3_ANON=true"
     if status in (401, 403, 407) or isinstance(error, PermissionError):
         return "denied", f"access denied (HTTP {status})" if status else f"access denied ({_first_line(error)})"
     if status >= 500 or status in PASSING_STATUS:

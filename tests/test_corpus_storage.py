@@ -158,6 +158,33 @@ def test_an_upload_outlives_what_passes(bucket: str, faults: Faults, fault: str,
     assert at(f"{bucket}/a").read_bytes() == (tmp_path / "a").read_bytes()
 
 
+def test_a_large_upload_in_parts_outlives_what_passes(
+    bucket: str, faults: Faults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "PART_BYTES", 5 * 2**20)  # S3 knows no smaller ones
+    (tmp_path / "a").write_bytes(os.urandom(11 * 2**20))
+    faults.once_each("refuse", method="PUT", path="partNumber=2")
+    at(f"{bucket}/a").upload(str(tmp_path / "a"))
+    assert [a.fault for a in faults.seen if "partNumber=2" in a.path] == ["refuse", ""]
+    assert at(f"{bucket}/a").read_bytes() == (tmp_path / "a").read_bytes()
+    assert "Uploads" not in storage.file_system("s3", 10).call_s3("list_multipart_uploads", Bucket=bucket[5:])
+
+
+def test_a_public_bucket_is_read_without_credentials(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fsspec
+
+    at(f"{bucket}/a").write_bytes(b"x")
+    storage.file_system("s3", 10).call_s3("put_object_acl", Bucket=bucket[5:], Key="a", ACL="public-read")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name)
+    storage.file_system("s3", 10).clear_instance_cache()
+    with pytest.raises(RemoteError, match=r"no usable credentials .* a public bucket needs FSSPEC_S3_ANON=true"):
+        at(f"{bucket}/a").read_bytes()
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"anon": True})  # what the variable sets when fsspec is loaded
+    assert at(f"{bucket}/a").read_bytes() == b"x"
+    storage.file_system("s3", 10).clear_instance_cache()
+
+
 def test_what_does_not_pass_ends_with_the_place_and_the_reason(bucket: str, faults: Faults) -> None:
     at(f"{bucket}/a.pdf").write_bytes(b"x")
     faults.choose = lambda _: "503"

@@ -391,6 +391,11 @@ def test_a_run_in_a_bucket_is_read_like_a_local_one(
             main(command)
         assert not e.value.code
     assert "run for qwen2.5-vl, complete" in capfd.readouterr().out
+    with pytest.raises(SystemExit) as e:
+        main(["pack", f"{bucket}/run/samples.parquet", "--out", f"{bucket}/plan"])
+    assert not e.value.code
+    assert f"written to {bucket}/plan/plan-" in capfd.readouterr().out
+    assert [p.suffix for p in path_of(f"{bucket}/plan").iterdir()] == [".json", ".parquet"]
 
 
 def test_a_killed_build_into_a_bucket_finishes_with_the_same_bytes(
