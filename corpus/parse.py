@@ -7,10 +7,9 @@ Everything here reads; what the readings mean is decided in `corpus.tables`, `co
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,14 @@ from corpus.records import Block, Box, Document, Page, PageGrid
 from corpus.render import first_line, open_pdf, pymupdf, render
 from corpus.sections import Bookmark, with_sections
 from corpus.store import read_records, write_records
+from corpus.structure import with_structure
 from corpus.tables import strict_tables
+from corpus.text_layer import Verdict, examine
 from corpus.vision_tokens import MAX_ASPECT_RATIO, natural_size
 from corpus.workers import return_freed_memory
 
 STAGE_VERSION = 1  # raise it when the same input should be parsed anew
-MIN_CHARS = 16  # fewer visible characters are no usable text layer
-MAX_GARBLED = 0.1  # share of unmapped or private-use characters
-IMAGE_PAGE = 0.7  # of the page's area: an image this large may carry somebody's OCR as invisible text
+MIN_GAIN = 2  # times the text of a sparse layer that OCR must find to be taken instead
 MAX_OCR_PIXELS = 12_845_056
 
 
@@ -106,8 +105,11 @@ def join_partition(job: JoinJob, progress: Callable[[int], None]) -> Joined:
                 bookmarks = _bookmarks(pdf)
         except DocumentError as e:
             failures[document.doc_id] = (e.reason, e.detail)
+            progress(document.num_pages)
             continue
-        pages += with_sections([p for f in job.pieces[document.doc_id] for p in read_records(f, Page)], bookmarks)
+        read = [p for f in job.pieces[document.doc_id] for p in read_records(f, Page)]
+        pages += with_sections(with_structure(read), bookmarks)
+        progress(document.num_pages)
     write_records(job.out, Page, pages)
     return Joined(
         text_sources=dict(sorted(Counter(p.text_source for p in pages).items())),
@@ -128,20 +130,15 @@ def _parse_page(pdf: Any, index: int, doc_id: str, parse: ParseSettings, ocr: Oc
     if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
         problem = f"aspect-ratio: {width:g} x {height:g} pt exceeds {MAX_ASPECT_RATIO}:1"
     try:
-        layout = read_layout(page, use_model=parse.layout == "model")
-        source, reason = text_source(layout, pdf[index])
+        layout, verdict = examine(read_layout(page, use_model=parse.layout == "model"), image_share(pdf[index]))
     except Exception as e:  # a fault of this page's content must not cost the document
         layout = PageLayout(width, height, (), (), (), ())
-        source, reason = "ocr", f"unreadable-text-layer: {first_line(e)}"
-    blocks: tuple[Block, ...] = ()
-    if source == "layer":
-        blocks = layer_blocks(layout)
-    elif problem:
-        source, reason = "none", problem
-    elif ocr.engine == "none":
-        source, reason = "none", f"{reason}, and ocr.engine is none"
-    else:
-        source, reason, blocks = _read_by_ocr(pdf[index], ocr, reason)
+        verdict = Verdict("ocr", f"unreadable-text-layer: {first_line(e)}")
+    source, reason, blocks = verdict.source, verdict.reason, layer_blocks(layout)
+    if source != "layer" and (problem or ocr.engine == "none"):
+        source, reason, blocks = _unread(verdict, blocks, problem or "ocr.engine is none")
+    elif source != "layer":
+        source, reason, blocks = _choose(verdict, blocks, *_read_by_ocr(pdf[index], ocr, reason))
     sound = source == "layer" and not reason
     return Page(
         doc_id=doc_id,
@@ -157,6 +154,24 @@ def _parse_page(pdf: Any, index: int, doc_id: str, parse: ParseSettings, ocr: Oc
     )
 
 
+Text = tuple[str, str, tuple[Block, ...]]  # a page's text source, the reason for it, and its blocks
+
+
+def _unread(verdict: Verdict, layer: tuple[Block, ...], why: str) -> Text:
+    """The text of a page that OCR should have read and cannot: its layer, if that is only incomplete or unproven."""
+    if verdict.source == "better" or verdict.reason.startswith("invisible"):
+        return "layer", verdict.reason, layer
+    return "none", f"{verdict.reason}, and {why}", ()
+
+
+def _choose(verdict: Verdict, layer: tuple[Block, ...], source: str, reason: str, read: tuple[Block, ...]) -> Text:
+    """What OCR read, unless the layer might do and OCR found little more (a photo with a caption)."""
+    letters = [sum(len(b.text) for b in blocks) for blocks in (layer, read)]
+    if verdict.source == "better" and letters[1] < MIN_GAIN * letters[0]:
+        return "layer", "", layer
+    return source, reason, read
+
+
 def _unreadable(doc_id: str, index: int, problem: str) -> Page:
     return Page(
         doc_id=doc_id,
@@ -170,32 +185,11 @@ def _unreadable(doc_id: str, index: int, problem: str) -> Page:
     )
 
 
-def text_source(layout: PageLayout, page: Any) -> tuple[str, str]:
-    """Which source a page's text should come from, `layer` or `ocr`, and why; ('layer', '') is a sound layer."""
-    text = "".join(w.text for w in layout.words)
-    if len(text) < MIN_CHARS:
-        return "ocr", f"text-layer-of-{len(text)}-characters"
-    garbled = sum(c == "\ufffd" or unicodedata.category(c) in ("Co", "Cn", "Cc") for c in text)
-    if garbled > MAX_GARBLED * len(text):
-        return "ocr", f"garbled-text-layer: {garbled} of {len(text)} characters are unmapped"
-    if _has_page_image(page) and _mostly_invisible(page):
-        return "layer", "invisible-text-layer"
-    return "layer", ""
-
-
-def _has_page_image(page: Any) -> bool:
+def image_share(page: Any) -> float:
+    """Share of the page's area that images cover, 0..1; above 1 where they overlap."""
     area = abs(page.rect.width * page.rect.height)
-    return any(abs(pymupdf.Rect(i["bbox"]).get_area()) > IMAGE_PAGE * area for i in page.get_image_info())
-
-
-def _mostly_invisible(page: Any) -> bool:
-    shown = hidden = 0
-    for span in page.get_texttrace():
-        if span["type"] == 3:
-            hidden += len(span["chars"])
-        else:
-            shown += len(span["chars"])
-    return hidden > shown
+    seen = (pymupdf.Rect(i["bbox"]) & page.rect for i in page.get_image_info())
+    return float(sum(r.width * r.height for r in seen if not r.is_empty) / area)
 
 
 def _read_by_ocr(page: Any, ocr: OcrSettings, reason: str) -> tuple[str, str, tuple[Block, ...]]:
@@ -249,7 +243,7 @@ def read_layout(page: Any, use_model: bool = True) -> PageLayout:
             page.set_rotation(rotation)
     if turn is not None:
         words = tuple(Word(_turned(w.box, turn), w.text) for w in words)
-        lines = tuple(Line(_turned(x.box, turn), x.text, x.size, x.bold) for x in lines)
+        lines = tuple(replace(x, box=_turned(x.box, turn)) for x in lines)
         regions = tuple(Region(r.label, _turned(r.box, turn)) for r in regions)
         rules = ()
     return PageLayout(displayed.width, displayed.height, words, lines, regions, rules)
@@ -282,8 +276,14 @@ def _lines(text: Any) -> tuple[Line, ...]:
             if not spans or not text:
                 continue
             bold = all(s["flags"] & pymupdf.TEXT_FONT_BOLD or "bold" in s["font"].lower() for s in spans)
-            found.append(Line(tuple(line["bbox"]), text, max(s["size"] for s in spans), bold))
+            found.append(Line(tuple(line["bbox"]), text, max(s["size"] for s in spans), bold, _is_hidden(spans)))
     return tuple(found)
+
+
+def _is_hidden(spans: list[dict[str, Any]]) -> bool:
+    """No span leaves a mark: text render mode 3, or no opacity."""
+    painted = pymupdf.mupdf.FZ_STEXT_FILLED | pymupdf.mupdf.FZ_STEXT_STROKED
+    return all(not s["char_flags"] & painted or s["alpha"] == 0 for s in spans)
 
 
 def _rules(page: Any) -> tuple[Box, ...]:

@@ -68,6 +68,9 @@ class Block:
     box: Box
     text: str = ""
     confidence: float = 1.0  # 0..1; 1 for a text layer, the lowest line's for OCR
+    size: float = 0.0  # points, of its largest type; 0 where that is not known
+    level: int = 0  # of a title or heading, 1 = outermost; 0 for everything else
+    target: int = -1  # of a caption: index, in the page's blocks, of the picture or table it belongs to; -1 = none
     emphasised: bool = False  # every line is set apart from the page's body text: bolder, larger or in capitals
 
 

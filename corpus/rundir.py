@@ -15,14 +15,14 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from corpus.errors import ConfigError, EngineError
 from corpus.lease import Lease, lease
-from corpus.storage import cache_folder, remote_path
+from corpus.storage import RemoteError, cache_folder, remote_path
 from corpus.store import disk_message, file_sha256, remove_leftovers, write_json
 
 MIN_PARTITIONS = 16
@@ -107,8 +107,12 @@ class RunDir:
         """
         if self._remote is not None:
             with lease(self._remote / ".state" / "lock") as self._lease:
-                self._remote.abort_uploads()
-                yield
+                self._remote.abort_uploads()  # of a build that was killed
+                try:
+                    yield
+                finally:
+                    with suppress(RemoteError):  # the next build asks again
+                        self._remote.abort_uploads()  # of workers that were
             return
         with open(self.state / "lock", "w") as f:
             try:
@@ -117,8 +121,11 @@ class RunDir:
                 raise ConfigError(
                     f"another build is running in {self.root}; wait for it or name another --out"
                 ) from None
-            remove_leftovers(self.root)
-            yield
+            remove_leftovers(self.root)  # of a build that was killed
+            try:
+                yield
+            finally:
+                remove_leftovers(self.root)  # of workers that were
 
     def num_partitions(self, num_documents: int) -> int:
         """The number of partitions, fixed by the first build: a power of two, at least 16.

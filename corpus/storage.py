@@ -129,10 +129,11 @@ def checked_url(url: str) -> str:
     scheme = scheme.lower()
     host, _, path = rest.partition("/")
     shown = _without_secrets(f"{scheme}://{rest}")
-    if scheme not in PACKAGES or "::" in url:
+    bare_host = re.fullmatch(r"[^:@]*|[^@]*(:\d+|\])" if scheme in ("http", "https") else r"[^:@]*", host)
+    if scheme in PACKAGES and not bare_host:  # a key may hold a slash, so that its '@' follows only later
+        raise ConfigError(f"a {scheme}:// URL carries a user name or key; remove it and give it {_way_out(scheme)}")
+    if scheme not in PACKAGES:
         raise ConfigError(f"{shown!r}: no such kind of storage; known: {', '.join(PACKAGES)}, file, or a local path")
-    if "@" in host:
-        raise ConfigError(f"{shown!r} carries a user name or key; remove it and give it {_way_out(scheme)}")
     if not host:
         raise ConfigError(f"{shown!r} names no {'bucket' if scheme in ('s3', 'gs') else 'host'}")
     query = urllib.parse.urlsplit(f"{scheme}://{rest}").query if scheme in ("http", "https") else ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +165,24 @@ def crash(argument: Any, progress: Progress) -> None:
     time.sleep(60)
 
 
+def die_at_first(argument: Path, progress: Progress) -> str:
+    """A task whose process is killed from outside when it runs for the first time, after one page."""
+    progress(1)
+    if argument.exists():
+        return "done"
+    argument.touch()
+    time.sleep(0.2)  # for the parent to hear of the page
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("unreachable")
+
+
+def stand_still(argument: int, progress: Progress) -> None:
+    """A task that reports a number of pages and then hangs."""
+    for _ in range(argument):
+        progress(1)
+    time.sleep(600)
+
+
 def leave(argument: int, progress: Progress) -> None:
     """A library that ends the process."""
     os._exit(argument)
@@ -196,6 +214,28 @@ def raise_value_error(argument: str, progress: Progress) -> None:
 def refuse(argument: tuple[str, str], progress: Progress) -> None:
     """A fault of one document."""
     raise DocumentError(*argument)
+
+
+class InlinePool:
+    """Runs tasks in this process; `fault(task)` may give a `Failure` instead. Stands in for `WorkerPool`."""
+
+    def __init__(self, fault: Callable[[Any], Any]) -> None:
+        self._fault = fault
+
+    def __call__(self, *_: int) -> InlinePool:
+        return self
+
+    def __enter__(self) -> InlinePool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def run(self, tasks: Iterable[Any], progress: Progress) -> Iterator[Any]:
+        from corpus.workers import Outcome
+
+        for task in tasks:
+            yield Outcome(task.key, self._fault(task) or task.function(task.argument, progress))
 
 
 def engine_fault(argument: str, progress: Progress) -> None:

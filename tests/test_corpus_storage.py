@@ -36,7 +36,9 @@ def at(url: str) -> RemotePath:
         ("s3://", "names no bucket"),
         ("https:///a.pdf", "names no host"),
         ("s3://AKIA1:hidden@bucket/a.pdf", "carries a user name or key"),
+        ("s3://AKIA1:hidden/hidden@bucket/a.pdf", "carries a user name or key"),
         ("https://me:hidden@host/a.pdf", "in ~/.netrc"),
+        ("https://me:hidden/hidden@host/a.pdf", "in ~/.netrc"),
         ("https://host/a.pdf?X-Amz-Credential=hidden&X-Amz-Date=1", "carries a credential (X-Amz-Credential)"),
         ("https://host/a.pdf?version=2&access_token=hidden", "carries a credential (access_token)"),
         ("https://host/a.pdf?SIG=hidden", "carries a credential (SIG)"),
@@ -51,6 +53,7 @@ def test_urls_that_are_refused_and_never_repeated_whole(url: str, says: str) -> 
 
 def test_urls_that_are_taken() -> None:
     assert checked_url("S3://bucket/Folder/a b.pdf") == "s3://bucket/Folder/a b.pdf"
+    assert checked_url("http://127.0.0.1:80/a") == "http://127.0.0.1:80/a" and checked_url("https://[::1]/a")
     assert checked_url("https://host/get?id=7&token=") == "https://host/get?id=7&token="
     assert is_url("s3://bucket") and not is_url("/folder/a://b.pdf") and not is_url("C:/folder")
 

@@ -14,9 +14,9 @@ from corpus.records import Question, Sample, Window, content_id
 from corpus.rundir import Marker
 from corpus.shards import Member
 from corpus.stages import windows
-from corpus.stages.state import Build, time_limit, value_of
+from corpus.stages.state import Build, blame, stall_limit, time_limit
 from corpus.store import read_records, read_table, schema_of, write_records, write_table
-from corpus.workers import Task
+from corpus.workers import Failure, Task
 
 
 def run(b: Build) -> str:
@@ -47,15 +47,20 @@ def run(b: Build) -> str:
 
 def _render(b: Build, todo: dict[str, str]) -> list[str]:
     """Write the shards of partitions (name -> fingerprint); returns those in which something did not render."""
-    tasks = [
-        Task((name, fingerprint), sharding.shard_partition, _job(b, name), time_limit(b, b.partitions[name]))
-        for name, fingerprint in todo.items()
-    ]
+    tasks = []
+    for name, fingerprint in todo.items():
+        job, limit = _job(b, name), time_limit(b, b.partitions[name])
+        work = [(w.window.doc_id, w.window.num_pages) for w in job.windows]
+        key = (name, fingerprint, work)
+        tasks.append(Task(key, sharding.shard_partition, job, limit, stall_limit(b, b.partitions[name])))
     faulty = []
     for outcome in b.pool.run(tasks, lambda pages: b.progress.advance(units=pages, pages=pages)):
-        name, fingerprint = outcome.key
-        result = value_of(outcome.value, f"shards of {name}")
-        if result.fault:
+        name, fingerprint, work = outcome.key
+        result = outcome.value
+        if isinstance(result, Failure):
+            blame(b, "shard", work, result)
+            faulty.append(name)
+        elif result.fault:
             windows.record_problem(b, name, result.fault)
             faulty.append(name)
         else:
