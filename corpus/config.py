@@ -180,6 +180,21 @@ class WorkerSettings(Settings):
     memory_mb: int = Field(4_096, ge=256, description="a worker above it is killed and its document rejected")
 
 
+class StorageSettings(Settings):
+    """How remote files are reached. None of these changes what is written."""
+
+    timeout_s: float = Field(30, gt=0, description="a request that brings nothing for so long is tried again")
+    attempts: int = Field(5, ge=1, le=100, description="for one request, in all")
+    backoff_s: float = Field(0.5, ge=0, le=60, description="pause after the first failure; it doubles, up to 30 s")
+    cache_dir: str | None = Field(
+        None, description="where copies of remote PDFs are kept; null = ~/.cache/longdoc (or below $XDG_CACHE_HOME)"
+    )
+    cache_gb: float = Field(20, gt=0, description="the copies used least recently are deleted beyond it")
+
+
+DEFAULT_STORAGE = StorageSettings()
+
+
 class Config(Settings):
     """Everything a build depends on, besides its inputs."""
 
@@ -198,6 +213,7 @@ class Config(Settings):
     shards: ShardSettings = ShardSettings()
     packing: PackingSettings = PackingSettings()
     workers: WorkerSettings = WorkerSettings()
+    storage: StorageSettings = StorageSettings()
 
     @model_validator(mode="after")
     def _rows_hold_samples(self) -> Config:

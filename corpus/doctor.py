@@ -140,6 +140,9 @@ ENGINES = (
     _Engine("pdf2image", "render.backend: pdf2image", False, POPPLER, _poppler),
     _Engine("transformers", "exact token counts", False, "pip install transformers", _package("transformers")),
     _Engine("webdataset", "reading shards elsewhere", False, "pip install webdataset", _package("webdataset")),
+    _Engine("s3fs", "inputs and runs at s3://", False, "pip install 'longdoc[s3]'", _package("s3fs")),
+    _Engine("gcsfs", "inputs and runs at gs://", False, "pip install 'longdoc[gcs]'", _package("gcsfs")),
+    _Engine("aiohttp", "inputs at https://", False, "pip install 'longdoc[http]'", _package("aiohttp")),
     _Engine("torch", "training", False, "pip install torch transformers accelerate", _package("torch")),
     _Engine("cuda", "training at speed", False, "a CUDA build of torch and a GPU", _cuda),
 )

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from corpus.errors import ConfigError
 from corpus.records import LedgerEntry, Page, Question, Sample
-from corpus.store import plain, read_records
+from corpus.store import parquet_source, plain, read_records, read_table
 
 TOKEN_EDGES = (32_768, 49_152, 65_536, 81_920, 98_304, 114_688)
 PAGE_EDGES = (8, 16, 24, 32, 40, 48, 64)
@@ -118,7 +118,7 @@ def _sample_columns(file: Path) -> dict[str, list[Any]]:
     names = ["doc_id", "window", "num_pages", "task", "split", "num_tokens", "tokens_exact"]
     if not file.is_file():
         return {name: [] for name in names}
-    table = pq.read_table(file, columns=names)
+    table = read_table(file, columns=names)
     return {name: table[name].to_pylist() for name in names}
 
 
@@ -127,7 +127,7 @@ def rejections(run: Path) -> dict[str, int]:
     file = run / "rejected.parquet"
     if not file.is_file():
         return {}
-    table = pq.read_table(file, columns=["stage", "reason"])
+    table = read_table(file, columns=["stage", "reason"])
     pairs = zip(table["stage"].to_pylist(), table["reason"].to_pylist(), strict=True)
     return dict(Counter(f"{stage}: {reason}" for stage, reason in pairs).most_common())
 
@@ -136,7 +136,7 @@ def _shard_facts(run: Path) -> dict[str, int]:
     file = run / "shards" / "index.parquet"
     if not file.is_file():
         return {"count": 0, "bytes": 0}
-    table = pq.read_table(file, columns=["shard", "shard_bytes"])
+    table = read_table(file, columns=["shard", "shard_bytes"])
     sizes = dict(zip(table["shard"].to_pylist(), table["shard_bytes"].to_pylist(), strict=True))
     return {"count": len(sizes), "bytes": sum(sizes.values())}
 
@@ -154,7 +154,8 @@ def _plan_report(run: Path) -> dict[str, Any]:
 
 def _describe_shard(path: Path) -> dict[str, Any]:
     try:
-        with tarfile.open(path, "r:") as tar:  # plain: else the error is a line for every compression tried
+        # "r:" is plain: else the error is a line for every compression tried
+        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             members = [(m.name, m.size) for m in tar]
     except (tarfile.TarError, OSError) as e:
         raise ConfigError(f"{path} is not a readable tar: {e}") from None
@@ -175,13 +176,13 @@ def _describe_shard(path: Path) -> dict[str, Any]:
 def _describe_plan(path: Path) -> dict[str, Any]:
     columns = ["step", "row", "sample_id", "num_tokens"]
     try:
-        schema = pq.read_schema(path)
+        schema = pq.read_schema(parquet_source(path))
     except pa.ArrowInvalid as e:
         raise ConfigError(f"{path} is not a readable Parquet file: {str(e).splitlines()[0]}") from None
     missing = [c for c in columns if c not in schema.names]
     if missing:
         raise ConfigError(f"{path} is not a plan: it has no column {missing[0]!r}")
-    table = pq.read_table(path)
+    table = read_table(path)
     rows: Counter[tuple[int, int]] = Counter()
     for step, row, tokens in zip(*(table[c].to_pylist() for c in ("step", "row", "num_tokens")), strict=True):
         rows[step, row] += tokens
@@ -209,7 +210,7 @@ def describe_sample(path: Path, sample_id: str) -> dict[str, Any]:
     about = read_run_json(path)
     if not (path / "samples.parquet").is_file():
         raise ConfigError(f"{path} has no samples yet; build it past the shard stage")
-    ids = pq.read_table(path / "samples.parquet", columns=["sample_id"])["sample_id"].to_pylist()
+    ids = read_table(path / "samples.parquet", columns=["sample_id"])["sample_id"].to_pylist()
     matches = [i for i in ids if i.startswith(sample_id)]
     if len(matches) != 1:
         shown = ", ".join(matches[:3] or ids[:3])
@@ -256,7 +257,7 @@ def _place(run: Path, sample: Sample) -> dict[str, int] | None:
     if file is None:
         return None
     columns = ["step", "row", "position"]
-    found = pq.read_table(file, columns=columns, filters=[("sample_id", "=", sample.sample_id)]).to_pylist()
+    found = read_table(file, columns=columns, filters=[("sample_id", "=", sample.sample_id)]).to_pylist()
     return found[0] if found else None
 
 

@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 
 from corpus.blocks import layer_blocks, ocr_blocks
-from corpus.config import OcrSettings, ParseSettings
+from corpus.config import DEFAULT_STORAGE, OcrSettings, ParseSettings, StorageSettings
 from corpus.errors import DocumentError
+from corpus.fetch import local_copy
 from corpus.layout import Line, PageLayout, Region, Word
 from corpus.ocr import OcrLine, load_engine, mean_confidence
 from corpus.records import Block, Box, Document, Page, PageGrid
 from corpus.render import first_line, open_pdf, pymupdf, render
 from corpus.sections import Bookmark, with_sections
-from corpus.store import file_sha256, read_records, write_records
+from corpus.store import read_records, write_records
 from corpus.structure import with_structure
 from corpus.tables import strict_tables
 from corpus.text_layer import Verdict, examine
@@ -46,6 +47,7 @@ class ParseJob:
     ocr: OcrSettings
     password: str | None
     out: Path
+    storage: StorageSettings = DEFAULT_STORAGE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,7 @@ class JoinJob:
     pieces: dict[str, tuple[Path, ...]]
     password: str | None
     out: Path
+    storage: StorageSettings = DEFAULT_STORAGE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +78,11 @@ def parse_pages(job: ParseJob, progress: Callable[[int], None]) -> None:
     Raises:
         DocumentError: the document cannot be opened any more, or its bytes changed since ingest.
     """
-    check_unchanged(job.document)
     pages = []
-    with open_pdf(job.document.uri, job.password) as pdf:
+    with (
+        local_copy(job.document.uri, job.document.sha256, job.storage) as copy,
+        open_pdf(copy.path, job.password) as pdf,
+    ):
         for index in range(job.first_page, job.first_page + job.num_pages):
             pages.append(_parse_page(pdf, index, job.document.doc_id, job.parse, job.ocr))
             pymupdf.TOOLS.store_shrink(100)
@@ -93,8 +98,10 @@ def join_partition(job: JoinJob, progress: Callable[[int], None]) -> Joined:
     failures = {}
     for document in job.documents:
         try:
-            check_unchanged(document)
-            with open_pdf(document.uri, job.password) as pdf:
+            with (
+                local_copy(document.uri, document.sha256, job.storage) as copy,
+                open_pdf(copy.path, job.password) as pdf,
+            ):
                 bookmarks = _bookmarks(pdf)
         except DocumentError as e:
             failures[document.doc_id] = (e.reason, e.detail)
@@ -109,16 +116,6 @@ def join_partition(job: JoinJob, progress: Callable[[int], None]) -> Joined:
         ocr_pages=dict(sorted(Counter(p.doc_id for p in pages if p.text_source == "ocr").items())),
         failures=failures,
     )
-
-
-def check_unchanged(document: Document) -> None:
-    """Raises `DocumentError` when the file's bytes are no longer those that ingest hashed."""
-    try:
-        digest = file_sha256(Path(document.uri))
-    except OSError as e:
-        raise DocumentError("unreadable", f"{document.uri}: {e.strerror}") from None
-    if digest != document.sha256:
-        raise DocumentError("source-changed", f"{document.uri} changed during the build; run the command again")
 
 
 def _parse_page(pdf: Any, index: int, doc_id: str, parse: ParseSettings, ocr: OcrSettings) -> Page:

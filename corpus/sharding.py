@@ -16,9 +16,9 @@ from typing import Any
 
 from PIL import Image
 
-from corpus.config import RenderSettings
+from corpus.config import DEFAULT_STORAGE, RenderSettings, StorageSettings
 from corpus.errors import DocumentError
-from corpus.parse import check_unchanged
+from corpus.fetch import local_copy
 from corpus.poppler import Limits, Wanted, poppler_version, render_with_poppler
 from corpus.records import Document, Page, PageGrid, Question, Section, Window
 from corpus.render import VERSION, encode, first_line, open_pdf, path_without_password, render, user_unit
@@ -53,6 +53,7 @@ class ShardJob:
     memory_mb: int
     max_bytes: int
     password: str | None
+    storage: StorageSettings = DEFAULT_STORAGE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,9 +112,9 @@ def _samples(
         document, windows = job.documents[doc_id], list(group)
         with ExitStack() as stack:
             try:
-                check_unchanged(document)
-                pdf = stack.enter_context(open_pdf(document.uri, job.password))
-                path = stack.enter_context(path_without_password(pdf, document.uri, job.password))
+                copy = stack.enter_context(local_copy(document.uri, document.sha256, job.storage))
+                pdf = stack.enter_context(open_pdf(copy.path, job.password))
+                path = stack.enter_context(path_without_password(pdf, str(copy.path), job.password))
             except DocumentError as e:
                 faults.append(_fault(doc_id, None, e))
                 progress(sum(w.window.num_pages for w in windows))  # who fails next is told by the pages done

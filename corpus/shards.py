@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import pyarrow.parquet as pq
-
 from corpus.errors import ConfigError
-from corpus.store import atomic_file
+from corpus.storage import path_of, remote_path
+from corpus.store import atomic_file, read_table
 
 BLOCK = 512
 MAX_NAME = 100
@@ -121,14 +120,17 @@ def dump_json(value: Any) -> bytes:
 
 
 class ShardReader:
-    """Reads members of a run's shards at random: one `pread` each. Close it, or use it as a context manager."""
+    """Reads members of a run's shards at random: one `pread` or ranged request each.
+
+    Close it, or use it as a context manager.
+    """
 
     def __init__(self, run: str | Path) -> None:
-        self._folder = Path(run) / "shards"
+        self._folder = path_of(run) / "shards"
         index = self._folder / "index.parquet"
         if not index.is_file():
             raise ConfigError(f"{run} has no shards/index.parquet; finish its build first")
-        table = pq.read_table(index, columns=["shard", "key", "name", "offset", "size"])
+        table = read_table(index, columns=["shard", "key", "name", "offset", "size"])
         columns = [table.column(c).to_pylist() for c in ("shard", "key", "name", "offset", "size")]
         self._where: dict[str, dict[str, tuple[str, int, int]]] = {}
         for shard, key, name, offset, size in zip(*columns, strict=True):
@@ -164,6 +166,9 @@ class ShardReader:
         if name not in members:
             raise ConfigError(f"sample {key} has no member {name!r}; it has {', '.join(list(members)[:5])}, ...")
         shard, offset, size = members[name]
+        remote = remote_path(self._folder)
+        if remote is not None:
+            return (remote / shard).read_range(offset, size)
         if shard not in self._open:
             self._open[shard] = os.open(self._folder / shard, os.O_RDONLY)
         return os.pread(self._open[shard], size, offset)

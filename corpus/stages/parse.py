@@ -8,17 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from corpus import parse, render
+from corpus.fetch import FETCH_FAILED
 from corpus.ocr import identity
 from corpus.records import Document, Page, Rejected, content_id
-from corpus.stages.state import Build, blame, pages_of, time_limit
-from corpus.store import schema_of, write_json, write_table
+from corpus.stages.state import Build, blame, pages_of, stall_limit, time_limit
+from corpus.store import read_table, schema_of, write_json, write_table
 from corpus.workers import LIMIT_REASONS, WORKER_DIED, Failure, Task
 
 PAGES_PER_TASK = 16
-PASSING_REASONS = ("encrypted", "wrong-password", "unreadable", "source-changed", WORKER_DIED)
+PASSING_REASONS = ("encrypted", "wrong-password", "unreadable", FETCH_FAILED, "source-changed", WORKER_DIED)
 
 
 def run(b: Build) -> str:
@@ -53,7 +53,7 @@ def run(b: Build) -> str:
 
 def _remove_stale_pieces(b: Build, wanted: set[str]) -> None:
     """Delete what a killed run left of other documents or settings, and its failures: limits may be others now."""
-    for file in b.run.work("parse").glob("*"):
+    for file in b.run.scratch("parse").glob("*"):
         doc_id, stage, what = file.name.split("-", 2)
         if f"{doc_id}-{stage}" not in wanted or what == "failed.json":
             file.unlink()
@@ -79,6 +79,7 @@ def _parse_documents(b: Build, documents: list[Document], stage: str) -> None:
                     ocr=b.config.ocr,
                     password=b.password,
                     out=pieces[first],
+                    storage=b.config.storage,
                 )
             )
     failed: set[str] = set()
@@ -86,9 +87,9 @@ def _parse_documents(b: Build, documents: list[Document], stage: str) -> None:
     def tasks() -> Iterator[Task[Document]]:
         for job in runs:
             if job.document.doc_id not in failed:
-                limits = b.config.workers
-                limit = limits.timeout_s + limits.page_timeout_s * job.num_pages
-                yield Task(job.document, parse.parse_pages, job, limit, stall_s=limits.timeout_s)
+                stall = stall_limit(b, [job.document])
+                limit = stall + b.config.workers.page_timeout_s * job.num_pages
+                yield Task(job.document, parse.parse_pages, job, limit, stall)
 
     for outcome in b.pool.run(tasks(), lambda pages: b.progress.advance(units=pages, pages=pages)):
         document = outcome.key
@@ -114,9 +115,9 @@ def _join_partitions(b: Build, todo: dict[str, str], stage: str) -> None:
                 pieces={d.doc_id: tuple(_pieces(b, d, stage).values()) for d in sound},
                 password=b.password,
                 out=b.run.path("pages", f"{name}.parquet"),
+                storage=b.config.storage,
             )
-            stall = b.config.workers.timeout_s
-            tasks.append(Task((name, sound), parse.join_partition, job, time_limit(b, sound), stall))
+            tasks.append(Task((name, sound), parse.join_partition, job, time_limit(b, sound), stall_limit(b, sound)))
         for outcome in b.pool.run(tasks, lambda _: None):
             name, sound = outcome.key
             if isinstance(outcome.value, Failure):
@@ -161,11 +162,11 @@ def _worth_retrying(b: Build, name: str) -> bool:
 
 def _pieces(b: Build, document: Document, stage: str) -> dict[int, Path]:
     """Files of a document's page runs by their first page; one file where its pages were taken over whole."""
-    whole = b.run.work("parse", f"{document.doc_id}-{stage}-whole.parquet")
+    whole = b.run.scratch("parse", f"{document.doc_id}-{stage}-whole.parquet")
     if whole.is_file():
         return {0: whole}
     firsts = range(0, document.num_pages, PAGES_PER_TASK)
-    return {first: b.run.work("parse", f"{document.doc_id}-{stage}-{first:06d}.parquet") for first in firsts}
+    return {first: b.run.scratch("parse", f"{document.doc_id}-{stage}-{first:06d}.parquet") for first in firsts}
 
 
 def _run_length(document: Document, first: int) -> int:
@@ -173,7 +174,7 @@ def _run_length(document: Document, first: int) -> int:
 
 
 def _failed(b: Build, document: Document, stage: str) -> Path:
-    return b.run.work("parse", f"{document.doc_id}-{stage}-failed.json")
+    return b.run.scratch("parse", f"{document.doc_id}-{stage}-failed.json")
 
 
 def _reuse_pages(b: Build, name: str, stage: str) -> None:
@@ -181,8 +182,8 @@ def _reuse_pages(b: Build, name: str, stage: str) -> None:
     marker = b.run.marker("pages", name)
     if marker is None or marker.facts["stage"] != stage:
         return
-    table = pq.read_table(b.run.path("pages", f"{name}.parquet"), schema=schema_of(Page))
+    table = read_table(b.run.path("pages", f"{name}.parquet"), schema=schema_of(Page))
     for document in b.partitions[name]:
         if document.doc_id in marker.facts["documents"]:
-            whole = b.run.work("parse", f"{document.doc_id}-{stage}-whole.parquet")
+            whole = b.run.scratch("parse", f"{document.doc_id}-{stage}-whole.parquet")
             write_table(whole, table.filter(pc.equal(table["doc_id"], document.doc_id)))

@@ -8,15 +8,14 @@ from pathlib import Path
 
 import PIL
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from corpus import sharding
 from corpus.records import Question, Sample, Window, content_id
 from corpus.rundir import Marker
 from corpus.shards import Member
 from corpus.stages import windows
-from corpus.stages.state import Build, blame, time_limit
-from corpus.store import read_records, schema_of, write_records, write_table
+from corpus.stages.state import Build, blame, stall_limit, time_limit
+from corpus.store import read_records, read_table, schema_of, write_records, write_table
 from corpus.workers import Failure, Task
 
 
@@ -53,7 +52,7 @@ def _render(b: Build, todo: dict[str, str]) -> list[str]:
         job, limit = _job(b, name), time_limit(b, b.partitions[name])
         work = [(w.window.doc_id, w.window.num_pages) for w in job.windows]
         key = (name, fingerprint, work)
-        tasks.append(Task(key, sharding.shard_partition, job, limit, stall_s=b.config.workers.timeout_s))
+        tasks.append(Task(key, sharding.shard_partition, job, limit, stall_limit(b, b.partitions[name])))
     faulty = []
     for outcome in b.pool.run(tasks, lambda pages: b.progress.advance(units=pages, pages=pages)):
         name, fingerprint, work = outcome.key
@@ -119,6 +118,7 @@ def _job(b: Build, name: str) -> sharding.ShardJob:
         memory_mb=b.config.workers.memory_mb,
         max_bytes=b.config.shards.max_bytes,
         password=b.password,
+        storage=b.config.storage,
     )
 
 
@@ -149,7 +149,7 @@ def _index_table(result: sharding.Sharded) -> pa.Table:
 
 
 def _read_index(file: Path) -> pa.Table:
-    return pq.read_table(file, schema=_index_schema())
+    return read_table(file, schema=_index_schema())
 
 
 def _in_validation(doc_id: str, share: float) -> bool:

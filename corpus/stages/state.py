@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 
 from corpus.config import Config
 from corpus.errors import EngineError
+from corpus.fetch import transfer_s
 from corpus.ingest import Ingested
 from corpus.progress import BuildProgress
 from corpus.records import Document, Rejected
 from corpus.rundir import Marker, RunDir
+from corpus.storage import is_url
 from corpus.workers import Failure, WorkerPool
 
 
@@ -69,4 +71,18 @@ def pages_of(documents: Sequence[Document]) -> list[tuple[str, int]]:
 def time_limit(b: Build, documents: Sequence[Document]) -> float:
     """Seconds that a worker may take for these documents, if any."""
     limits = b.config.workers
-    return limits.timeout_s * (1 + len(documents)) + limits.page_timeout_s * sum(d.num_pages for d in documents)
+    transfers = _upload_s(b) + sum(transfer_s(d.uri, d.num_bytes, b.config.storage) for d in documents)
+    pages = sum(d.num_pages for d in documents)
+    return transfers + limits.timeout_s * (1 + len(documents)) + limits.page_timeout_s * pages
+
+
+def stall_limit(b: Build, documents: Sequence[Document]) -> float:
+    """Seconds that a worker may take without finishing a page; nothing is told of a transfer while it lasts."""
+    longest = max((transfer_s(d.uri, d.num_bytes, b.config.storage) for d in documents), default=0.0)
+    return b.config.workers.timeout_s + longest + _upload_s(b)
+
+
+def _upload_s(b: Build) -> float:
+    """Seconds that the largest file of a remote run may take to be written; a local one is written on the way."""
+    run = str(b.run.root)
+    return transfer_s(run, b.config.shards.max_bytes, b.config.storage) if is_url(run) else 0.0

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from corpus.records import Question, Rejected, content_id
-from corpus.stages.state import Build, blame, pages_of, time_limit
+from corpus.stages.state import Build, blame, pages_of, stall_limit, time_limit
 from corpus.store import schema_of, write_records
 from corpus.workers import Failure, Task
 from synth import question_files, write
@@ -68,7 +68,7 @@ def _tasks(
             out=b.run.path("questions", f"{name}.parquet"),
             given=own,
         )
-        limit, stall = time_limit(b, documents), b.config.workers.timeout_s
+        limit, stall = time_limit(b, documents), stall_limit(b, documents)
         yield Task((name, fingerprint), write.synthesise_partition, job, limit, stall)
 
 

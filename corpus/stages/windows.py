@@ -12,7 +12,7 @@ from corpus.messages import message_fingerprint
 from corpus.records import Rejected, Sample, content_id
 from corpus.rundir import Marker
 from corpus.sharding import Unrenderable, renderer_version
-from corpus.stages.state import Build, blame, pages_of, time_limit
+from corpus.stages.state import Build, blame, pages_of, stall_limit, time_limit
 from corpus.store import read_records, schema_of, write_json, write_records
 from corpus.workers import Failure, Task
 from packing import samples
@@ -55,7 +55,7 @@ def _tasks(b: Build, names: Iterable[str]) -> Iterator[Task[Any]]:
             problems=problems,
             config=c,
         )
-        limit, stall = time_limit(b, documents), c.workers.timeout_s
+        limit, stall = time_limit(b, documents), stall_limit(b, documents)
         yield Task((name, fingerprint, documents), samples.cut_partition, job, limit, stall)
 
 
