@@ -108,9 +108,9 @@ def low_confidence(about: dict[str, Any]) -> float:
 def _low_confidence_pages(run: Path, limit: float) -> int:
     count = 0
     for file in run.glob("pages/p*.parquet"):
-        if "ocr_confidence" in pq.read_schema(file).names:  # a run of an earlier version has none
+        if "ocr_confidence" in pq.read_schema(parquet_source(file)).names:  # a run of an earlier version has none
             doubtful = [("text_source", "=", "ocr"), ("ocr_confidence", "<", limit)]
-            count += pq.read_table(file, columns=["index"], filters=doubtful).num_rows
+            count += read_table(file, columns=["index"], filters=doubtful).num_rows
     return count
 
 
