@@ -30,7 +30,7 @@ from corpus.config import RenderSettings
 from corpus.ocr import RapidOcr
 from corpus.parse import read_layout
 from corpus.records import PageGrid
-from corpus.render import VERSION, encode_jpeg, open_pdf, pymupdf, render
+from corpus.render import VERSION, encode, open_pdf, pymupdf, render
 from corpus.rundir import available_cores
 from corpus.shards import page_name, write_shards
 from corpus.tables import strict_tables
@@ -48,7 +48,7 @@ def bare(files: list[Path], limit: int) -> int:
             for page in list(pdf)[:limit]:
                 pixels = page.get_pixmap(dpi=144)
                 image = Image.frombytes("RGB", (pixels.width, pixels.height), pixels.samples)
-                encode_jpeg(image, RenderSettings().jpeg_quality)
+                encode(image, "jpeg", RenderSettings().quality)
                 page.get_text("words")
                 done += 1
     return done
@@ -65,7 +65,7 @@ def ours(files: list[Path], limit: int) -> int:
                     page = pdf[index]
                     layer_blocks(read_layout(page, use_model=False))
                     grid = snap(*natural_size(page.rect.width, page.rect.height, 144), family)
-                    yield page_name(index), encode_jpeg(render(page, grid), RenderSettings().jpeg_quality)
+                    yield page_name(index), encode(render(page, grid), "jpeg", RenderSettings().quality)
 
         samples = ((f"{i:016x}-w00", members(file)) for i, file in enumerate(files))
         _, written = write_shards(Path(folder), "p0000", samples, max_bytes=10**9)

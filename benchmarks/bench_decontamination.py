@@ -22,12 +22,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from corpus.benchmark_sets import BenchmarkPage, fingerprint_pdf
-from corpus.config import CleanSettings, OcrSettings, ParseSettings
+from corpus.benchmark_sets import BenchmarkPage, FingerprintJob, fingerprint_pdf
+from corpus.config import DEFAULT_STORAGE, CleanSettings, OcrSettings, ParseSettings
 from corpus.decontamination import Contamination, PageIndex, is_contaminated
 from corpus.dedup import shared_pages
 from corpus.errors import DocumentError
-from corpus.ingest import Probe, probe_file
+from corpus.ingest import Probe, ProbeJob, probe_file, stat_file
 from corpus.parse import ParseJob, parse_pages
 from corpus.records import Document, Page
 from corpus.render import open_pdf, pymupdf
@@ -77,7 +77,8 @@ COPIES: dict[str, Callable[[Any, Path], None]] = {
 
 def sketch(file: Path, folder: Path, ocr: OcrSettings) -> list[PageSketch]:
     """The sketches of a document as a build makes them."""
-    probe: Probe = probe_file((str(file), None), lambda _: None)
+    seen = stat_file(str(file))
+    probe: Probe = probe_file(ProbeJob(seen=seen, password=None, storage=DEFAULT_STORAGE), lambda _: None)
     if probe.reason:
         raise DocumentError(probe.reason, probe.detail)
     document = Document(
@@ -117,7 +118,8 @@ def fingerprint(files: list[Path], folder: Path, num_pages: int) -> dict[str, li
             total += len(first)
             first.save(folder / file.name)
         started = time.process_time()
-        pages[file.name] = list(fingerprint_pdf((str(folder / file.name), file.name), lambda _: None).pages)
+        job = FingerprintJob(uri=str(folder / file.name), name=file.name, storage=DEFAULT_STORAGE)
+        pages[file.name] = list(fingerprint_pdf(job, lambda _: None).pages)
         seconds += time.process_time() - started
     hashes = sum(len(p.images) for of_document in pages.values() for p in of_document)
     print(

@@ -15,20 +15,22 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from corpus.blocks import clean, layer_blocks
-from corpus.config import WorkerSettings
+from corpus.config import DEFAULT_STORAGE, StorageSettings, WorkerSettings
 from corpus.errors import ConfigError, DocumentError
-from corpus.ingest import pdfs_below
+from corpus.fetch import local_copy
+from corpus.ingest import expand_inputs
 from corpus.page_images import HASH_BITS, crop_hashes
 from corpus.sketches import WORD_HASHES, run_hashes, word_hashes, words_of
-from corpus.store import file_sha256
+from corpus.storage import is_url, path_of
+from corpus.store import read_table
+from corpus.text_layer import SOUND, examine
 from corpus.workers import Failure, Task, WorkerPool
 
 VERSION = 1  # raise it when the same PDF should be fingerprinted anew
@@ -70,41 +72,48 @@ class BenchmarkFile:
 class BenchmarkSet:
     """Everything that `clean.decontaminate` names, before its PDFs are opened."""
 
-    pdfs: dict[str, str]  # absolute path -> name to show
-    digests: dict[str, str]  # SHA-256 -> name to show
-    pages: tuple[BenchmarkPage, ...]
-    questions: tuple[BenchmarkQuestion, ...]
+    pdfs: dict[str, str] = field(default_factory=dict)  # absolute path or URL -> name to show
+    digests: dict[str, str] = field(default_factory=dict)  # SHA-256 -> name to show
+    pages: tuple[BenchmarkPage, ...] = ()
+    questions: tuple[BenchmarkQuestion, ...] = ()
 
 
-def read_benchmarks(entries: Sequence[str]) -> BenchmarkSet:
-    """Sort out what the entries are, and read the lists and question files.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FingerprintJob:
+    """A PDF to fingerprint; `uri` is a path or a URL."""
+
+    uri: str
+    name: str  # to show
+    storage: StorageSettings
+
+
+def read_benchmarks(entries: Sequence[str], storage: StorageSettings = DEFAULT_STORAGE) -> BenchmarkSet:
+    """Sort out what the entries are, and read the lists and question files. All of them may be URLs.
 
     Raises:
         ConfigError: an entry that does not exist, is of no known kind, or is broken.
+        EngineError: a bucket, folder or file behind a URL that cannot be read.
     """
     pdfs: list[str] = []
     digests: dict[str, str] = {}
     pages: list[BenchmarkPage] = []
     questions: list[BenchmarkQuestion] = []
     for entry in entries:
-        path = Path(os.path.expanduser(entry))
-        suffix = path.suffix.lower()
         if SHA256.fullmatch(entry.lower()):
             digests[entry.lower()] = entry.lower()
-        elif path.is_dir():
-            found = pdfs_below(path)
-            if not found:
-                raise ConfigError(f"clean.decontaminate: there is no PDF below {entry!r}")
-            pdfs += found
-        elif not path.is_file():
+            continue
+        path = path_of(os.path.expanduser(entry), storage)
+        suffix = path.suffix.lower()
+        listing = suffix == ".txt" or suffix in QUESTION_SUFFIXES
+        if not is_url(str(path)) and not path.exists():
             raise ConfigError(f"clean.decontaminate: {entry!r} does not exist; name a folder, a file or a SHA-256")
-        elif suffix == ".pdf":
-            pdfs.append(os.path.abspath(path))
+        if suffix == ".pdf" or not (listing or path.is_file()):
+            pdfs += _pdfs_of(path, storage)
         elif suffix == ".txt":
             listed, listed_pages = _read_list(path)
             digests |= listed
             pages += listed_pages
-        elif suffix in QUESTION_SUFFIXES:
+        elif listing:
             questions += _read_questions(path)
         else:
             raise ConfigError(
@@ -112,6 +121,13 @@ def read_benchmarks(entries: Sequence[str]) -> BenchmarkSet:
                 f"nor questions ({', '.join(QUESTION_SUFFIXES)})"
             )
     return BenchmarkSet(pdfs=names_of(pdfs), digests=digests, pages=tuple(pages), questions=tuple(questions))
+
+
+def _pdfs_of(path: Path, storage: StorageSettings) -> list[str]:
+    try:
+        return [s.uri for s in expand_inputs([str(path)], storage=storage)]
+    except ConfigError as e:
+        raise ConfigError(f"clean.decontaminate: {e}") from None
 
 
 def names_of(pdfs: Iterable[str]) -> dict[str, str]:
@@ -183,7 +199,7 @@ def _read_questions(path: Path) -> list[BenchmarkQuestion]:
 def _rows(path: Path) -> list[Any]:
     try:
         if path.suffix.lower() == ".parquet":
-            rows: list[Any] = pq.read_table(path).to_pylist()
+            rows: list[Any] = read_table(path).to_pylist()
             return rows
         text = path.read_text(encoding="utf-8")
         if path.suffix.lower() == ".json":
@@ -198,10 +214,13 @@ def _rows(path: Path) -> list[Any]:
 
 
 def fingerprint_pdfs(
-    pool: WorkerPool, pdfs: Mapping[str, str], timeout_s: float
+    pool: WorkerPool, pdfs: Mapping[str, str], timeout_s: float, storage: StorageSettings
 ) -> Iterator[tuple[str, BenchmarkFile | Failure]]:
     """Fingerprint PDFs (path -> name to show) in workers; pairs in the order of completion."""
-    tasks = [Task(uri, fingerprint_pdf, (uri, name), timeout_s) for uri, name in pdfs.items()]
+    tasks = [
+        Task(uri, fingerprint_pdf, FingerprintJob(uri=uri, name=name, storage=storage), timeout_s)
+        for uri, name in pdfs.items()
+    ]
     for outcome in pool.run(tasks, lambda _: None):
         yield outcome.key, outcome.value
 
@@ -210,7 +229,7 @@ def fingerprint_lines(uris: Sequence[str], workers: int) -> Iterator[tuple[str, 
     """Lines of a list of these PDFs, and what is wrong with those that cannot be read: (line, '') or ('', problem)."""
     limits = WorkerSettings()
     with WorkerPool(workers, limits.memory_mb) as pool:
-        found = dict(fingerprint_pdfs(pool, names_of(uris), LIMIT_FACTOR * limits.timeout_s))
+        found = dict(fingerprint_pdfs(pool, names_of(uris), LIMIT_FACTOR * limits.timeout_s, DEFAULT_STORAGE))
     for uri in names_of(uris):
         file = found[uri]
         if isinstance(file, Failure):
@@ -222,35 +241,32 @@ def fingerprint_lines(uris: Sequence[str], workers: int) -> Iterator[tuple[str, 
             yield line, ""
 
 
-def fingerprint_pdf(argument: tuple[str, str], progress: Callable[[int], None]) -> BenchmarkFile:
-    """Hash one benchmark PDF and each of its pages: (path, name to show); runs in a worker, since PDFs may be hostile.
+def fingerprint_pdf(job: FingerprintJob, progress: Callable[[int], None]) -> BenchmarkFile:
+    """Hash one benchmark PDF and each of its pages; runs in a worker, since PDFs may be hostile.
 
     Raises:
         DocumentError: the file cannot be read at all.
     """
-    uri, name = argument
-    try:
-        sha256 = file_sha256(Path(uri))
-    except OSError as e:
-        raise DocumentError("unreadable", f"{uri}: {e.strerror}") from None
-    try:
-        pages = tuple(_pages(uri, name, progress))
-    except DocumentError as e:
-        return BenchmarkFile(name=name, sha256=sha256, pages=(), problem=f"{e.reason}: {e.detail}")
-    return BenchmarkFile(name=name, sha256=sha256, pages=pages)
+    with local_copy(job.uri, None, job.storage) as copy:
+        try:
+            pages = tuple(_pages(copy.path, job.name, progress))
+        except DocumentError as e:
+            detail = e.detail.replace(str(copy.path), job.uri)
+            return BenchmarkFile(name=job.name, sha256=copy.sha256, pages=(), problem=f"{e.reason}: {detail}")
+        return BenchmarkFile(name=job.name, sha256=copy.sha256, pages=pages)
 
 
-def _pages(uri: str, name: str, progress: Callable[[int], None]) -> Iterable[BenchmarkPage]:
-    from corpus.parse import read_layout, thumbnail
+def _pages(file: Path, name: str, progress: Callable[[int], None]) -> Iterable[BenchmarkPage]:
+    from corpus.parse import image_share, read_layout, thumbnail
     from corpus.render import count_pages, open_pdf
 
-    num_pages = count_pages(uri)
-    with open_pdf(uri) as pdf:
+    num_pages = count_pages(file)
+    with open_pdf(file) as pdf:
         for index in range(num_pages):
             try:
-                blocks = layer_blocks(read_layout(pdf[index], use_model=False))
-                words = word_hashes(run_hashes([w for b in blocks for w in words_of(b.text)]))
-                images = crop_hashes(thumbnail(pdf[index]), uneven=not words)
+                layout, verdict = examine(read_layout(pdf[index], use_model=False), image_share(pdf[index]))
+                words = word_hashes(run_hashes([w for b in layer_blocks(layout) for w in words_of(b.text)]))
+                images = crop_hashes(thumbnail(pdf[index]), uneven=not words or verdict != SOUND)
             except Exception:  # PyMuPDF raises what it likes; a page that does not open shows nothing to recognise
                 images, words = (), ""
             if images or words:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from corpus.layout import Line, PageLayout, center, contains, rounded, union
@@ -28,10 +29,16 @@ KINDS = {
     "formula": "formula",
     "footnote": "footnote",
 }
+HEADING_KINDS = ("title", "heading")
 PARAGRAPH_GAP = 0.8  # of the line height; a larger vertical gap begins a new block
 LARGER = 1.08  # of the body size; type of this size stands out
 HEADING_SCALE = 1.15  # of the body size; larger type is a heading, where there is no layout model
+OCR_HEADING_SCALE = 1.3  # of the body's line height, which OCR measures to a tenth or two
 HEADING_MAX_WORDS = 14
+CAPTION_START = re.compile(
+    r"(?:Figure|Fig\.|Table|Abbildung|Tabelle|Tableau|\u56fe|\u8868) ?[A-Z]?\d+(?:[-.]\d+)*[:.|\uff1a]"
+)
+ITEM_START = re.compile(r"[\u2022\u25cf\u25aa\u25e6\u2023\u00b7\u2013-] \S|\(?(?:\d{1,2}|[a-z])[.)] \S")
 
 
 class ReadLine(Protocol):
@@ -70,34 +77,70 @@ def layer_blocks(layout: PageLayout) -> tuple[Block, ...]:
         members = [i for i, o in enumerate(owner) if o == r]
         lines = [layout.lines[i] for i in members]
         kind = KINDS.get(region.label, "text")
-        if lines or kind in ("picture", "table"):
-            text = _join(lines, "\t" if kind == "table" else " ")
-            block = Block(kind=kind, box=rounded(region.box), text=text, emphasised=_stands_out(lines, body, bold_body))
-            groups.append((members[0] if members else len(owner), block))
+        parts = _by_size(members, layout.lines) if kind in HEADING_KINDS else [members]
+        if len(parts) > 1:  # the model takes a chapter's title and the first section's below it for one heading
+            groups += [(part[0], _block(kind, [layout.lines[i] for i in part], body, bold_body)) for part in parts]
+        elif lines or kind in ("picture", "table"):
+            made = replace(_block(kind, lines, body, bold_body), box=rounded(region.box))
+            groups.append((members[0] if members else len(owner), made))
     loose = [i for i, o in enumerate(owner) if o is None]
     for members in _paragraphs(loose, layout.lines):
         lines = [layout.lines[i] for i in members]
         kind = "heading" if not layout.regions and _is_heading(lines, body) else "text"
-        block = Block(
-            kind=kind,
-            box=rounded(union([line.box for line in lines])),
-            text=_join(lines, " "),
-            emphasised=_stands_out(lines, body, bold_body),
-        )
-        groups.append((members[0], block))
+        groups.append((members[0], _block(kind, lines, body, bold_body)))
     return tuple(block for _, block in sorted(groups, key=lambda g: g[0]))
 
 
+def _block(kind: str, lines: Sequence[Line], body: float, bold_body: bool) -> Block:
+    """A block of these lines; without lines, its box is still to be given."""
+    return Block(
+        kind=kind,
+        box=rounded(union([line.box for line in lines])) if lines else (0.0, 0.0, 0.0, 0.0),
+        text=_join(lines, "\t" if kind == "table" else " "),
+        emphasised=_stands_out(lines, body, bold_body),
+        size=round(max((line.size for line in lines), default=0.0), 2),
+    )
+
+
+def _by_size(members: Sequence[int], lines: Sequence[Line]) -> list[list[int]]:
+    """Runs of lines that are set in one size."""
+    runs: list[list[int]] = []
+    for i in members:
+        if runs and _alike(lines[runs[-1][-1]].size, lines[i].size):
+            runs[-1].append(i)
+        else:
+            runs.append([i])
+    return runs
+
+
+def _alike(a: float, b: float) -> bool:
+    return max(a, b) < LARGER * min(a, b)
+
+
 def ocr_blocks(lines: Sequence[ReadLine]) -> tuple[Block, ...]:
-    """Blocks of a page read by OCR; `lines` in points. A block's confidence is its lowest line's."""
+    """Blocks of a page read by OCR; `lines` in points. A block is as sure as its lowest line.
+
+    There is no layout model for pictures of pages: size, place and wording say what a block is.
+    """
     plain = [Line(line.box, clean(line.text), line.box[3] - line.box[1], False) for line in lines]
+    body = _body_size(plain)
     blocks = []
-    for members in _paragraphs(list(range(len(plain))), plain):
-        box = rounded(union([plain[i].box for i in members]))
-        confidence = round(min(lines[i].confidence for i in members), 4)
-        text = _join([plain[i] for i in members], " ")
-        blocks.append(Block(kind="text", box=box, text=text, confidence=confidence))
+    for members in _paragraphs(list(range(len(plain))), plain, breaks=ITEM_START):
+        own = [plain[i] for i in members]
+        made = _block(_kind_by_wording(own, body), own, body, bold_body=True)
+        sure = tuple(round(lines[i].confidence, 4) for i in members)
+        heading = made.kind == "heading"
+        blocks.append(replace(made, confidence=min(sure), line_confidences=sure, emphasised=heading))
     return tuple(blocks)
+
+
+def _kind_by_wording(lines: Sequence[Line], body: float) -> str:
+    text = _join(lines, " ")
+    if CAPTION_START.match(text):
+        return "caption"
+    if _may_be_heading(lines) and all(line.size >= OCR_HEADING_SCALE * body for line in lines):
+        return "heading"
+    return "list-item" if ITEM_START.match(text) else "text"
 
 
 def _owner(line: Line, layout: PageLayout) -> int | None:
@@ -126,11 +169,13 @@ def _same_row(a: Box, b: Box) -> bool:
     return overlap > 0.5 * min(a[3] - a[1], b[3] - b[1]) and b[0] >= a[0]
 
 
-def _paragraphs(members: Sequence[int], lines: Sequence[Line]) -> list[list[int]]:
-    """Runs of lines that follow one another on the page with no more than a small gap."""
+def _paragraphs(
+    members: Sequence[int], lines: Sequence[Line], breaks: re.Pattern[str] | None = None
+) -> list[list[int]]:
+    """Runs of lines that follow one another on the page with no more than a small gap; `breaks` begins a new one."""
     runs: list[list[int]] = []
     for i in members:
-        if runs and _follows(lines[runs[-1][-1]], lines[i]):
+        if runs and _follows(lines[runs[-1][-1]], lines[i]) and not (breaks and breaks.match(lines[i].text)):
             runs[-1].append(i)
         else:
             runs.append([i])
@@ -171,8 +216,11 @@ def _stands_out(lines: Sequence[Line], body: float, bold_body: bool) -> bool:
 
 
 def _is_heading(lines: Sequence[Line], body: float) -> bool:
-    text = _join(lines, " ")
-    if len(lines) > 2 or len(text.split()) > HEADING_MAX_WORDS or text.endswith((".", ",", ";")):
-        return False
     larger = all(line.size >= HEADING_SCALE * body for line in lines)
-    return any(c.isalpha() for c in text) and (larger or all(line.bold for line in lines))
+    return _may_be_heading(lines) and (larger or all(line.bold for line in lines))
+
+
+def _may_be_heading(lines: Sequence[Line]) -> bool:
+    text = _join(lines, " ")
+    short = len(lines) <= 2 and len(text.split()) <= HEADING_MAX_WORDS
+    return short and not text.endswith((".", ",", ";")) and any(c.isalpha() for c in text)

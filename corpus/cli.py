@@ -18,6 +18,20 @@ OUTSIDE_ERROR = 1
 INTERRUPTED = 130
 
 
+class _Place(click.Path):
+    """A path, or a URL."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and "://" in value:
+            from corpus.storage import path_of
+
+            return path_of(value)
+        return super().convert(value, param, ctx)
+
+
+PLACE = _Place(path_type=Path)
+
+
 class _Corpus(click.Group):
     """Turns every foreseen error into one line and an exit code."""
 
@@ -55,7 +69,7 @@ def main() -> None:
 
 @main.command(short_help="Build a corpus from PDFs.")
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Run directory to write or to continue.")
+@click.option("--out", required=True, type=PLACE, help="Run directory to write or to continue, or its URL.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file; see `corpus config`.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override one setting; repeatable.")
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes  [default: CPU cores]")
@@ -77,7 +91,7 @@ def build(
     """Build a corpus: ingest, parse, clean, synthesise, shard, plan, report.
 
     INPUT is a PDF file, a folder (searched for .pdf files), a glob, or a manifest (.jsonl or .parquet with a
-    column `uri` and optionally license, title, language, source).
+    column `uri` and optionally license, title, language, source). Each may be a URL (s3://, gs://, https://).
 
     Running the same command again goes on where it stopped, and redoes only what changed. A run holds what its
     inputs name: fewer inputs into the same --out remove the rest. Every input ends in ledger.parquet as kept or
@@ -126,8 +140,8 @@ def fingerprint(inputs: tuple[str, ...], workers: int | None) -> None:
 
 
 @main.command(short_help="Pack a table of sample lengths into a plan.")
-@click.argument("samples", type=click.Path(path_type=Path), metavar="SAMPLES.parquet")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the plan.")
+@click.argument("samples", type=PLACE, metavar="SAMPLES.parquet")
+@click.option("--out", required=True, type=PLACE, help="Folder for the plan, or its URL.")
 @click.option("--capacity", type=click.IntRange(min=1), default=131_072, show_default=True, help="Tokens of a row.")
 @click.option("--rows-per-step", type=click.IntRange(min=1), help="Rows of a step  [default: 4,194,304 tokens' worth]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
@@ -152,7 +166,7 @@ def pack(samples: Path, out: Path, capacity: int, rows_per_step: int | None, see
 
 
 @main.command(short_help="Summarise a run, a shard or a plan.")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=PLACE)
 @click.option("--sample", help="Show one sample whole, by its id or the start of it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def inspect(path: Path, sample: str | None, as_json: bool) -> None:
@@ -161,7 +175,7 @@ def inspect(path: Path, sample: str | None, as_json: bool) -> None:
 
     found = inspection.describe_sample(path, sample) if sample else inspection.describe(path)
     if as_json:
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(found, indent=2))  # in ASCII: U+009B and the like would steer a terminal
     elif sample:
         display.print_sample(found)
     else:
@@ -169,7 +183,7 @@ def inspect(path: Path, sample: str | None, as_json: bool) -> None:
 
 
 @main.command(short_help="Verify every promise of a run.")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=PLACE)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def lint(run: Path, as_json: bool) -> None:
     """Verify checksums, index offsets, counts, and the plan against the shards of RUN.
@@ -194,12 +208,18 @@ def lint(run: Path, as_json: bool) -> None:
 
 
 @main.command(short_help="Say which engines are usable here.")
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file; see `corpus config`.")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override one setting; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-def doctor(as_json: bool) -> None:
-    """Say which engines and extras are usable here, and what to install for the others."""
+def doctor(config_file: Path | None, assignments: tuple[str, ...], as_json: bool) -> None:
+    """Say which engines and extras are usable here, and what to install for the others.
+
+    PaddleOCR is tried in the interpreter that the setting ocr.python names.
+    """
+    from corpus.config import load_config
     from corpus.doctor import check, print_checks
 
-    checks = check()
+    checks = check(load_config(config_file, assignments).ocr)
     if as_json:
         click.echo(json.dumps(checks, indent=2))
     else:

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from corpus.errors import ConfigError
+from corpus.ocr_languages import LANGUAGES
 from corpus.records import TASKS
 
 Texts = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]  # one or several
@@ -87,16 +88,45 @@ class CleanSettings(Settings):
 class OcrSettings(Settings):
     """How a page without a usable text layer is read."""
 
-    engine: Literal["rapidocr", "none"] = Field("rapidocr", description="none = such pages stay without text")
+    engine: Literal["rapidocr", "paddleocr", "none"] = Field(
+        "rapidocr", description="none = such pages stay without text"
+    )
+    language: str = Field("en", description="BCP 47: en, de, zh, zh-Hant, ja ...; ko, ru, ar ... need paddleocr")
+    python: str | None = Field(None, description="interpreter that has PaddleOCR, in an environment of its own")
+    models: str | None = Field(
+        None, description="folder with PaddleOCR's detection and recognition model; null = its own cache or hub"
+    )
+    device: Literal["cpu", "gpu"] = Field("cpu", description="where PaddleOCR runs; one copy of its models a worker")
     dpi: int = Field(144, ge=72, le=600, description="resolution of the image that is read")
     min_confidence: float = Field(0.5, ge=0, le=1, description="lines below it are dropped")
+    low_confidence: float = Field(0.9, ge=0, le=1, description="pages below it, on average, are counted and named")
+
+    @model_validator(mode="after")
+    def _usable(self) -> OcrSettings:
+        if self.engine == "paddleocr" and not self.python:
+            raise ValueError(
+                "engine: paddleocr needs ocr.python, the interpreter that has PaddleOCR; see `corpus doctor`"
+            )
+        if self.engine == "rapidocr" and self.device != "cpu":
+            raise ValueError(f"device: {self.device} is for engine: paddleocr; rapidocr runs on the CPU")
+        known = LANGUAGES.get(self.engine, {self.language: ""})
+        if self.language not in known:
+            elsewhere = " (paddleocr reads it)" if self.language in LANGUAGES["paddleocr"] else ""
+            raise ValueError(
+                f"language: {self.engine} does not read {self.language!r}{elsewhere}; known: {', '.join(sorted(known))}"
+            )
+        return self
 
 
 class RenderSettings(Settings):
     """How page images are made. `dpi: 144` is the recipe's."""
 
+    backend: Literal["pymupdf", "pdf2image"] = Field(
+        "pymupdf", description="pdf2image = Poppler; needs longdoc[pdf2image] and poppler-utils"
+    )
     dpi: int = Field(144, ge=36, le=600)
-    jpeg_quality: int = Field(90, ge=1, le=100)
+    format: Literal["jpeg", "webp", "png"] = "jpeg"
+    quality: int = Field(90, ge=1, le=100, description="of jpeg and webp")
 
 
 class SynthSettings(Settings):
@@ -188,6 +218,21 @@ class WorkerSettings(Settings):
     memory_mb: int = Field(4_096, ge=256, description="a worker above it is killed and its document rejected")
 
 
+class StorageSettings(Settings):
+    """How remote files are reached. None of these changes what is written."""
+
+    timeout_s: float = Field(30, gt=0, description="a request that brings nothing for so long is tried again")
+    attempts: int = Field(5, ge=1, le=100, description="for one request, in all")
+    backoff_s: float = Field(0.5, ge=0, le=60, description="pause after the first failure; it doubles, up to 30 s")
+    cache_dir: str | None = Field(
+        None, description="where copies of remote PDFs are kept; null = ~/.cache/longdoc (or below $XDG_CACHE_HOME)"
+    )
+    cache_gb: float = Field(20, gt=0, description="the copies used least recently are deleted beyond it")
+
+
+DEFAULT_STORAGE = StorageSettings()
+
+
 class Config(Settings):
     """Everything a build depends on, besides its inputs."""
 
@@ -207,6 +252,7 @@ class Config(Settings):
     shards: ShardSettings = ShardSettings()
     packing: PackingSettings = PackingSettings()
     workers: WorkerSettings = WorkerSettings()
+    storage: StorageSettings = StorageSettings()
 
     @model_validator(mode="after")
     def _rows_hold_samples(self) -> Config:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # importing it would load PyMuPDF
 
 BAR_WIDTH = 32
 MAX_MATCHES = 10
+SEVERAL_LINES = ("question", "answer", "quote")
+MAX_QUOTE_CHARS = 300
 
 
 def print_build(result: BuildResult) -> None:
@@ -28,7 +30,7 @@ def print_build(result: BuildResult) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_row("documents", f"{len(kept)} kept, {len(result.ledger) - len(kept)} rejected")
     for reason, n in Counter(f"{e.stage}: {e.reason}" for e in result.ledger if e.status == "rejected").most_common(8):
-        table.add_row("", f"  {n} {reason}", style="yellow")
+        table.add_row("", f"  {n} {escape(clean(reason))}", style="yellow")
     pages = sum(e.num_pages for e in result.ledger)
     table.add_row("pages", f"{pages} in, {sum(e.window_pages for e in result.ledger)} in windows")
     if result.num_samples:
@@ -39,19 +41,19 @@ def print_build(result: BuildResult) -> None:
         table.add_row("work", "everything was done already")
     report = result.run / "report.html"
     if result.until == "report":
-        table.add_row("report", escape(str(report)))
-    Console(highlight=False, soft_wrap=True).print(table)
+        table.add_row("report", escape(clean(str(report))))
+    Console(highlight=False, soft_wrap=True, emoji=False).print(table)
 
 
 def print_description(found: Mapping[str, Any]) -> None:
     """What `describe` found, readable."""
-    out = Console(highlight=False, soft_wrap=True)
+    out, found = Console(highlight=False, soft_wrap=True, emoji=False), _harmless(found)
     if found["kind"] == "run":
         _print_run(out, found)
     elif found["kind"] == "shard":
         out.print(f"shard of {_size(found['bytes'])}, {len(found['samples'])} windows")
         for key, s in found["samples"].items():
-            out.print(f"  {escape(clean(key))}: {s['pages']} pages, {s['members']} members, {_size(s['bytes'])}")
+            out.print(f"  {key}: {s['pages']} pages, {s['members']} members, {_size(s['bytes'])}")
     else:
         _print_plan(out, found)
 
@@ -64,7 +66,10 @@ def _print_run(out: Console, found: Mapping[str, Any]) -> None:
     out.print(f"[bold]run[/] for {found['model']}, {state}")
     out.print(f"documents  {documents['inputs']} in, {documents['kept']} kept")
     _print_counts(out, documents["rejected"], "rejected")
-    out.print(f"pages      {pages['in']:,} in, {pages['in_windows']:,} in windows, {pages['ocr']:,} read by OCR")
+    doubtful = f" ({pages['low_confidence']:,} of them with low confidence)" if pages["low_confidence"] else ""
+    out.print(
+        f"pages      {pages['in']:,} in, {pages['in_windows']:,} in windows, {pages['ocr']:,} read by OCR{doubtful}"
+    )
     _print_counts(out, pages["left_out"], "left out")
     out.print(f"shards     {found['shards']['count']}, {_size(found['shards']['bytes'])}")
     kind = "exact" if samples["tokens_exact"] else "upper bound: no tokenizer given"
@@ -81,7 +86,7 @@ def _print_run(out: Console, found: Mapping[str, Any]) -> None:
     if found["matched"]:
         out.print("\n[bold]kept out for what they match[/] (the first of rejected.parquet)")
         for r in found["matched"][:MAX_MATCHES]:
-            out.print(f"  {escape(clean(r['id']))} {r['reason']}: {_shown(r['detail'])}")
+            out.print(f"  {r['name']} ({r['reason']}): {r['detail']}")
     if found["plan"]:
         plan = found["plan"]
         out.print(
@@ -105,34 +110,48 @@ def _print_plan(out: Console, found: Mapping[str, Any]) -> None:
 
 def print_sample(found: Mapping[str, Any]) -> None:
     """One sample, readable."""
-    out = Console(highlight=False, soft_wrap=True)
+    out, found = Console(highlight=False, soft_wrap=True, emoji=False), _harmless(found)
     last = found["first_page"] + found["num_pages"]
     out.print(f"[bold]sample[/] {found['sample_id']}  {found['task']}, {found['split']}")
-    out.print(f"document   {found['doc_id']}  {escape(clean(found['uri']))}")
+    out.print(f"document   {found['doc_id']}  {found['uri']}")
     out.print(f"window     pages {found['first_page'] + 1}-{last}")
     out.print(f"tokens     {found['num_tokens']:,}, {found['num_supervised']} supervised")
     place = found["plan"]
     if place:
         out.print(f"plan       step {place['step']}, row {place['row']}, position {place['position']}")
     for q in found["questions"]:
-        out.print(f"\n[bold]Q[/] {_shown(q['question'])}")
-        out.print(f"[bold]A[/] {_shown(q['answer'])}  [dim]({q['answer_format']}, {escape(q['generator'])})[/]")
+        out.print(f"\n[bold]Q[/] {q['question']}")
+        out.print(f"[bold]A[/] {q['answer']}  [dim]({q['answer_format']}, {q['generator']})[/]")
         for e in q["evidence"]:
             box = f" at {tuple(e['box'])}" if e["box"] else ""
-            out.print(f"   Page {e['page'] + 1}, {e['kind']}{box}: {_shown(e['quote'][:300])}")
+            out.print(f"   Page {e['page'] + 1}, {e['kind']}{box}: {e['quote']}")
     sizes = Counter(f"{p['width']} x {p['height']} px, text from {p['text_source']}" for p in found["pages"])
     out.print("\n[bold]pages[/]")
     _print_counts(out, dict(sizes.most_common()), "")
+    for p in found["pages"]:
+        if p["low_confidence"]:
+            out.print(f"  page {p['page']} was read with low confidence: {p['ocr_confidence']:.2f}")
 
 
-def _shown(text: str) -> str:
-    """Text of a document, line by line without control characters, and without console markup."""
-    return escape("\n".join(clean(line) for line in text.splitlines()))
+def _harmless(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What was found, without control characters and console markup: a run may come from anywhere."""
+
+    def shown(name: str, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {shown("", k): shown(str(k), v) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [shown(name, v) for v in value]
+        if not isinstance(value, str):
+            return value
+        lines = value[:MAX_QUOTE_CHARS].splitlines() if name == "quote" else value.splitlines()
+        return escape("\n".join(map(clean, lines)) if name in SEVERAL_LINES else clean(value))
+
+    return {name: shown(name, value) for name, value in found.items()}
 
 
 def _print_counts(out: Console, counts: Mapping[str, int], what: str) -> None:
     for name, n in counts.items():
-        out.print(f"  {n:>8,} {what + ' ' if what else ''}{escape(clean(name))}")
+        out.print(f"  {n:>8,} {what + ' ' if what else ''}{name}")
 
 
 def _print_bars(out: Console, counts: Mapping[str, int]) -> None:

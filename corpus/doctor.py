@@ -12,6 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from corpus.config import OcrSettings
+
+SET_UP = "python3 -m venv DIR && DIR/bin/python -m pip install paddleocr onnxruntime; --set ocr.python=DIR/bin/python"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
@@ -34,9 +38,10 @@ class _Engine:
     probe: Callable[[], str]  # the version; raises where it is not usable
 
 
-def check() -> list[dict[str, Any]]:
-    """Every engine, as plain dicts."""
-    return [asdict(_try(engine)) for engine in ENGINES]
+def check(ocr: OcrSettings) -> list[dict[str, Any]]:
+    """Every engine, as plain dicts; PaddleOCR with the interpreter and the models that the settings name."""
+    paddle = _Engine("paddleocr", "pages without a text layer", False, SET_UP, lambda: _paddleocr(ocr))
+    return [asdict(_try(engine)) for engine in (*ENGINES, paddle)]
 
 
 def print_checks(checks: list[dict[str, Any]]) -> None:
@@ -54,7 +59,7 @@ def _try(engine: _Engine) -> Check:
     try:
         found, usable = engine.probe(), True
     except Exception as e:  # whatever an engine's own start-up raises is the finding
-        found, usable = (str(e).splitlines() or [type(e).__name__])[0][:80], False
+        found, usable = (str(e).splitlines() or [type(e).__name__])[0][:160], False
     return Check(
         name=engine.name,
         purpose=engine.purpose,
@@ -96,6 +101,27 @@ def _rapidocr() -> str:
     return f"{engine.version}, models load offline"
 
 
+def _poppler() -> str:
+    from corpus.poppler import poppler_version
+
+    return poppler_version()
+
+
+def _paddleocr(ocr: OcrSettings) -> str:
+    import numpy as np
+
+    from corpus.paddle import PaddleOcr
+
+    if not ocr.python:
+        raise LookupError("no ocr.python given")
+    engine = PaddleOcr(ocr)
+    try:
+        engine.read(np.full((64, 256, 3), 255, np.uint8))
+    finally:
+        engine.close()
+    return f"{engine.version}, reads on {ocr.device} in {ocr.python}"
+
+
 def _cuda() -> str:
     if importlib.util.find_spec("torch") is None:
         raise LookupError("torch is not installed")
@@ -106,11 +132,17 @@ def _cuda() -> str:
     return f"{torch.cuda.get_device_name(0)}, torch {torch.__version__}"
 
 
+POPPLER = "pip install pdf2image; Debian: apt-get install poppler-utils"
+
 ENGINES = (
     _Engine("pymupdf", "parsing, layout, rendering", True, "pip install 'pymupdf>=2.0'", _pymupdf),
     _Engine("rapidocr", "pages without a text layer", True, "pip install rapidocr onnxruntime", _rapidocr),
+    _Engine("pdf2image", "render.backend: pdf2image", False, POPPLER, _poppler),
     _Engine("transformers", "exact token counts", False, "pip install transformers", _package("transformers")),
     _Engine("webdataset", "reading shards elsewhere", False, "pip install webdataset", _package("webdataset")),
+    _Engine("s3fs", "inputs and runs at s3://", False, "pip install 'longdoc[s3]'", _package("s3fs")),
+    _Engine("gcsfs", "inputs and runs at gs://", False, "pip install 'longdoc[gcs]'", _package("gcsfs")),
+    _Engine("aiohttp", "inputs at https://", False, "pip install 'longdoc[http]'", _package("aiohttp")),
     _Engine("torch", "training", False, "pip install torch transformers accelerate", _package("torch")),
     _Engine("cuda", "training at speed", False, "a CUDA build of torch and a GPU", _cuda),
 )

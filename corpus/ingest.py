@@ -11,19 +11,22 @@ import fnmatch
 import glob
 import json
 import os
+import posixpath
+import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from corpus.config import IngestSettings
+from corpus.config import DEFAULT_STORAGE, IngestSettings, StorageSettings
 from corpus.errors import ConfigError, DocumentError
+from corpus.fetch import FETCH_FAILED, local_copy
 from corpus.language import primary
 from corpus.records import Document
-from corpus.store import file_sha256
+from corpus.storage import RemoteError, RemotePath, checked_url, has_magic, is_url, local_name, remote_path
+from corpus.store import read_table
 
 MANIFEST_SUFFIXES = (".jsonl", ".parquet")
 MANIFEST_FIELDS = ("license", "title", "language", "source")
@@ -34,7 +37,7 @@ DOC_ID_LENGTH = 16
 class Source:
     """One input as the user named it, with what a manifest says of it."""
 
-    uri: str  # absolute path
+    uri: str  # absolute path, or URL
     title: str = ""
     language: str = ""
     license: str = ""
@@ -50,8 +53,18 @@ class Probe:
     mtime_ns: int
     sha256: str = ""
     num_pages: int = 0
+    version: str = ""  # of a remote file: its ETag or time; '' where the server does not tell
     reason: str = ""
     detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeJob:
+    """One file to open; `seen` is what it looks like from outside."""
+
+    seen: Probe
+    password: str | None
+    storage: StorageSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,18 +97,22 @@ class Ingested:
         )
 
 
-def expand_inputs(inputs: Sequence[str], limit: int | None = None) -> list[Source]:
+def expand_inputs(
+    inputs: Sequence[str], limit: int | None = None, storage: StorageSettings = DEFAULT_STORAGE
+) -> list[Source]:
     """Every document that the inputs name, once each, in a fixed order.
 
     A folder gives the `.pdf` files below it, a `.jsonl` or `.parquet` file is a manifest, anything else is a file
-    or a glob; a file that is named directly is taken whatever its suffix.
+    or a glob; a file that is named directly is taken whatever its suffix. All of them may be URLs: a web address is
+    a folder when it ends with a slash, and then its page's links to `.pdf` files are taken.
 
     Raises:
         ConfigError: an input that does not exist, matches nothing, or is a broken manifest.
+        EngineError: a bucket, folder or manifest behind a URL that cannot be read.
     """
     found: dict[str, Source] = {}
     for text in inputs:
-        for source in _expand(text):
+        for source in _expand(text, storage):
             if source.uri not in found or found[source.uri] == Source(uri=source.uri):
                 found[source.uri] = source  # what a manifest says of a document wins over its bare path
     if not found:
@@ -104,17 +121,20 @@ def expand_inputs(inputs: Sequence[str], limit: int | None = None) -> list[Sourc
     return ordered[:limit]
 
 
-def _expand(text: str) -> Iterator[Source]:
+def _expand(text: str, storage: StorageSettings) -> Iterator[Source]:
     if not text:
         raise ConfigError("an input is empty; is a shell variable unset?")
+    if text.lower().startswith("file://"):
+        text = local_name(text)
+    elif is_url(text):
+        yield from _expand_url(RemotePath(text, storage))
+        return
     text = os.path.expanduser(text)  # a quoted glob keeps its ~ from the shell
     path = Path(text)
-    if "://" in text:
-        raise ConfigError(f"{text!r} is a URL; only local files can be read: download it first")
     if path.is_dir():
-        yield from (Source(uri=uri) for uri in pdfs_below(path))
+        yield from (Source(uri=uri) for uri in _pdfs_below(path))
     elif path.suffix.lower() in MANIFEST_SUFFIXES and path.is_file():
-        yield from _read_manifest(path)
+        yield from _read_manifest(path, storage)
     elif os.path.lexists(path):
         yield Source(uri=os.path.abspath(path))
     else:
@@ -123,10 +143,40 @@ def _expand(text: str) -> Iterator[Source]:
             what = "matches no file" if glob.has_magic(text) else "does not exist"
             raise ConfigError(f"input {text!r} {what}")
         for match in matches:
-            yield from (_expand(glob.escape(match)) if os.path.isdir(match) else [Source(uri=os.path.abspath(match))])
+            yield from (
+                _expand(glob.escape(match), storage) if os.path.isdir(match) else [Source(uri=os.path.abspath(match))]
+            )
 
 
-def pdfs_below(folder: Path) -> list[str]:
+def _expand_url(remote: RemotePath) -> Iterator[Source]:
+    """What a URL names. A single document is not asked for here: where it cannot be had, that is its ledger row."""
+    web = remote.scheme in ("http", "https")
+    name = urllib.parse.urlsplit(remote.url).path if web else remote.url
+    try:
+        if has_magic(remote.url) and (web or not remote.is_file()):
+            matches = remote.matches()
+            if not matches:
+                raise ConfigError(f"input {remote.url!r} matches no file")
+            for url, is_folder in matches:
+                yield from map(_source, RemotePath(url, remote.settings).find(".pdf") if is_folder else [url])
+        elif name.lower().endswith(MANIFEST_SUFFIXES):
+            yield from _read_manifest(cast(Path, remote), remote.settings)
+        elif name.lower().endswith(".pdf") or (web and not name.endswith("/")) or (not web and remote.is_file()):
+            yield Source(uri=remote.url)
+        else:
+            found = remote.find(".pdf")
+            if not found and not remote.is_dir():
+                raise FileNotFoundError
+            yield from map(_source, found)
+    except FileNotFoundError:
+        raise ConfigError(f"input {remote.url!r} does not exist") from None
+
+
+def _source(uri: str) -> Source:
+    return Source(uri=uri)
+
+
+def _pdfs_below(folder: Path) -> list[str]:
     def refuse(error: OSError) -> None:
         raise ConfigError(f"cannot read folder {error.filename}: {error.strerror}")
 
@@ -149,54 +199,69 @@ def _walk(folder: Path, refuse: Callable[[OSError], None]) -> Iterator[tuple[str
         yield parent, folders, names
 
 
-def _read_manifest(path: Path) -> Iterator[Source]:
+def _read_manifest(path: Path, storage: StorageSettings) -> Iterator[Source]:
     """Rows of a manifest; a relative `uri` is relative to the manifest's folder."""
     for number, row in enumerate(_manifest_rows(path), start=1):
         uri = row.get("uri") if isinstance(row, dict) else None
         if not isinstance(uri, str) or not uri:
             raise ConfigError(f"manifest {path}, row {number}: no 'uri'; every row needs a path to a PDF")
-        if "://" in uri:
-            raise ConfigError(f"manifest {path}, row {number}: {uri!r} is a URL; only local files can be read")
         extra = {name: str(row[name]) for name in MANIFEST_FIELDS if row.get(name) is not None}
-        yield Source(uri=os.path.abspath(path.parent / uri), **extra)
+        try:
+            yield Source(uri=_resolved(uri, path), **extra)
+        except ConfigError as e:
+            raise ConfigError(f"manifest {path}, row {number}: {e}") from None
+
+
+def _resolved(uri: str, manifest: Path) -> str:
+    """The URL or absolute path that a manifest's `uri` means; a manifest behind a URL names no local file."""
+    if is_url(uri) and not uri.lower().startswith("file://"):
+        return checked_url(uri)
+    remote = remote_path(manifest)
+    if remote is None:
+        return os.path.abspath(manifest.parent / (local_name(uri) if is_url(uri) else uri))
+    if is_url(uri):
+        raise ConfigError(f"{uri!r} is a local file, but the manifest is not; name it by its URL")
+    if remote.scheme in ("http", "https"):
+        return checked_url(urllib.parse.urljoin(remote.url, uri))
+    bucket, _, key = remote.url.partition("://")[2].partition("/")
+    return f"{remote.scheme}://{bucket}{posixpath.normpath(posixpath.join('/', posixpath.dirname(key), uri))}"
 
 
 def _manifest_rows(path: Path) -> Iterator[Any]:
     try:
         if path.suffix.lower() == ".parquet":
-            yield from pq.read_table(path).to_pylist()
+            yield from read_table(path).to_pylist()
             return
-        with open(path, encoding="utf-8") as f:
+        with path.open("rb") as f:
             for number, line in enumerate(f, start=1):
                 if line.strip():
                     try:
-                        yield json.loads(line)
+                        yield json.loads(line.decode("utf-8"))
+                    except UnicodeDecodeError:
+                        raise
                     except (ValueError, RecursionError) as e:
                         raise ConfigError(f"manifest {path}, line {number} is not JSON: {e}") from None
     except (OSError, UnicodeDecodeError, pa.ArrowInvalid) as e:
         raise ConfigError(f"cannot read manifest {path}: {str(e).splitlines()[0]}") from None
 
 
-def probe_file(argument: tuple[str, str | None], progress: Callable[[int], None]) -> Probe:
+def probe_file(job: ProbeJob, progress: Callable[[int], None]) -> Probe:
     """Hash and page count of one file; runs in a worker, because opening a hostile PDF may crash."""
     from corpus.render import count_pages
 
-    uri, password = argument
-    probe = stat_file(uri)
-    if probe.reason:
-        return probe
+    probe = job.seen
     try:
-        sha256 = file_sha256(Path(uri))
-    except OSError as e:
-        return replace(probe, reason="unreadable", detail=f"{uri}: {e.strerror}")
-    try:
-        return replace(probe, sha256=sha256, num_pages=count_pages(uri, password))
+        with local_copy(probe.uri, None, job.storage) as copy:
+            probe = replace(probe, sha256=copy.sha256, num_bytes=copy.path.stat().st_size)
+            return replace(probe, num_pages=count_pages(copy.path, job.password))
     except DocumentError as e:
-        return replace(probe, sha256=sha256, reason=e.reason, detail=e.detail)
+        return replace(probe, reason=e.reason, detail=e.detail)
 
 
-def stat_file(uri: str) -> Probe:
-    """Size and modification time of an input, or why it cannot be read."""
+def stat_file(uri: str, storage: StorageSettings = DEFAULT_STORAGE) -> Probe:
+    """Size and modification time or version of an input, or why it cannot be read."""
+    if is_url(uri):
+        return _stat_url(RemotePath(uri, storage))
     try:
         stat = os.stat(uri)
     except (OSError, ValueError) as e:  # ValueError: a name with a NUL character
@@ -205,6 +270,17 @@ def stat_file(uri: str) -> Probe:
     if not os.path.isfile(uri):
         return Probe(uri=uri, num_bytes=0, mtime_ns=0, reason="not-a-file", detail=f"{uri} is not a regular file")
     return Probe(uri=uri, num_bytes=stat.st_size, mtime_ns=stat.st_mtime_ns)
+
+
+def _stat_url(remote: RemotePath) -> Probe:
+    failed = Probe(uri=remote.url, num_bytes=0, mtime_ns=0, reason=FETCH_FAILED)
+    try:
+        stat = remote.remote_stat()
+    except FileNotFoundError:
+        return replace(failed, detail=f"{remote.url}: not found")
+    except RemoteError as e:
+        return replace(failed, detail=f"{remote.url}: {e.why}")
+    return Probe(uri=remote.url, num_bytes=stat.num_bytes or 0, mtime_ns=0, version=stat.version)
 
 
 def judge(sources: Sequence[Source], probes: dict[str, Probe], settings: IngestSettings) -> list[Ingested]:
@@ -253,4 +329,8 @@ def unwanted_language(language: str, settings: IngestSettings) -> tuple[str, str
 
 def reusable(cached: Probe, now: Probe) -> bool:
     """True where a cached probe still tells the truth; failures are always probed again."""
-    return not cached.reason and (cached.num_bytes, cached.mtime_ns) == (now.num_bytes, now.mtime_ns)
+    if cached.reason or now.reason:
+        return False
+    if is_url(now.uri):
+        return bool(now.version) and cached.version == now.version
+    return (cached.num_bytes, cached.mtime_ns) == (now.num_bytes, now.mtime_ns)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from corpus.errors import ConfigError
 from corpus.records import LedgerEntry, Page, Question, Sample
-from corpus.store import plain, read_records
+from corpus.store import parquet_source, plain, read_records, read_table
 
 TOKEN_EDGES = (32_768, 49_152, 65_536, 81_920, 98_304, 114_688)
 MATCH_REASONS = ("contaminated", "near-duplicate", "benchmark-question", "benchmark-unreadable")
@@ -85,6 +85,7 @@ def describe_run(run: Path) -> dict[str, Any]:
             "in_windows": sum(e.window_pages for e in ledger),
             "left_out": dict(left_out.most_common()),
             "ocr": sum(e.ocr_pages for e in ledger),
+            "low_confidence": _low_confidence_pages(run, low_confidence(about)),
         },
         "windows": {"count": len(windows), "pages": histogram(windows.values(), PAGE_EDGES)},
         "samples": {
@@ -96,17 +97,31 @@ def describe_run(run: Path) -> dict[str, Any]:
             "token_histogram": histogram(samples["num_tokens"], TOKEN_EDGES),
         },
         "rejected": rejections(run),
-        "matched": matches(run),
+        "matched": matches(run, {e.doc_id: Path(e.uri).name for e in reversed(ledger)}),  # of equal files the first
         "shards": _shard_facts(run),
         "plan": _plan_report(run),
     }
+
+
+def low_confidence(about: dict[str, Any]) -> float:
+    """The confidence below which a page read by OCR is named, from what `read_run_json` gave."""
+    return float(about.get("config", {}).get("ocr", {}).get("low_confidence", 0.0))
+
+
+def _low_confidence_pages(run: Path, limit: float) -> int:
+    count = 0
+    for file in run.glob("pages/p*.parquet"):
+        if "ocr_confidence" in pq.read_schema(parquet_source(file)).names:  # a run of an earlier version has none
+            doubtful = [("text_source", "=", "ocr"), ("ocr_confidence", "<", limit)]
+            count += read_table(file, columns=["index"], filters=doubtful).num_rows
+    return count
 
 
 def _sample_columns(file: Path) -> dict[str, list[Any]]:
     names = ["doc_id", "window", "num_pages", "task", "split", "num_tokens", "tokens_exact"]
     if not file.is_file():
         return {name: [] for name in names}
-    table = pq.read_table(file, columns=names)
+    table = read_table(file, columns=names)
     return {name: table[name].to_pylist() for name in names}
 
 
@@ -115,26 +130,30 @@ def rejections(run: Path) -> dict[str, int]:
     file = run / "rejected.parquet"
     if not file.is_file():
         return {}
-    table = pq.read_table(file, columns=["stage", "reason"])
+    table = read_table(file, columns=["stage", "reason"])
     pairs = zip(table["stage"].to_pylist(), table["reason"].to_pylist(), strict=True)
     return dict(Counter(f"{stage}: {reason}" for stage, reason in pairs).most_common())
 
 
-def matches(run: Path) -> list[dict[str, str]]:
-    """What was refused because of another document or a benchmark, and what it matched; the first hundred."""
+def matches(run: Path, names: dict[str, str]) -> list[dict[str, str]]:
+    """What was refused because of another document or a benchmark, and what it matched; the first hundred.
+
+    Args:
+        names: of documents by id; a question or a benchmark's file has its id for a name.
+    """
     file = run / "rejected.parquet"
     if not file.is_file():
         return []
     of_clean = [("reason", "in", MATCH_REASONS)]
-    rows: list[dict[str, str]] = pq.read_table(file, filters=of_clean).slice(0, MAX_MATCHES).to_pylist()
-    return rows
+    rows = read_table(file, filters=of_clean).slice(0, MAX_MATCHES).to_pylist()
+    return [{"name": names.get(r["id"], r["id"]), **r} for r in rows]
 
 
 def _shard_facts(run: Path) -> dict[str, int]:
     file = run / "shards" / "index.parquet"
     if not file.is_file():
         return {"count": 0, "bytes": 0}
-    table = pq.read_table(file, columns=["shard", "shard_bytes"])
+    table = read_table(file, columns=["shard", "shard_bytes"])
     sizes = dict(zip(table["shard"].to_pylist(), table["shard_bytes"].to_pylist(), strict=True))
     return {"count": len(sizes), "bytes": sum(sizes.values())}
 
@@ -152,7 +171,8 @@ def _plan_report(run: Path) -> dict[str, Any]:
 
 def _describe_shard(path: Path) -> dict[str, Any]:
     try:
-        with tarfile.open(path, "r:") as tar:  # plain: else the error is a line for every compression tried
+        # "r:" is plain: else the error is a line for every compression tried
+        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             members = [(m.name, m.size) for m in tar]
     except (tarfile.TarError, OSError) as e:
         raise ConfigError(f"{path} is not a readable tar: {e}") from None
@@ -173,13 +193,13 @@ def _describe_shard(path: Path) -> dict[str, Any]:
 def _describe_plan(path: Path) -> dict[str, Any]:
     columns = ["step", "row", "sample_id", "num_tokens"]
     try:
-        schema = pq.read_schema(path)
+        schema = pq.read_schema(parquet_source(path))
     except pa.ArrowInvalid as e:
         raise ConfigError(f"{path} is not a readable Parquet file: {str(e).splitlines()[0]}") from None
     missing = [c for c in columns if c not in schema.names]
     if missing:
         raise ConfigError(f"{path} is not a plan: it has no column {missing[0]!r}")
-    table = pq.read_table(path)
+    table = read_table(path)
     rows: Counter[tuple[int, int]] = Counter()
     for step, row, tokens in zip(*(table[c].to_pylist() for c in ("step", "row", "num_tokens")), strict=True):
         rows[step, row] += tokens
@@ -204,10 +224,10 @@ def describe_sample(path: Path, sample_id: str) -> dict[str, Any]:
     Raises:
         ConfigError: not a run, or no sample (or more than one) begins like that.
     """
-    read_run_json(path)
+    about = read_run_json(path)
     if not (path / "samples.parquet").is_file():
         raise ConfigError(f"{path} has no samples yet; build it past the shard stage")
-    ids = pq.read_table(path / "samples.parquet", columns=["sample_id"])["sample_id"].to_pylist()
+    ids = read_table(path / "samples.parquet", columns=["sample_id"])["sample_id"].to_pylist()
     matches = [i for i in ids if i.startswith(sample_id)]
     if len(matches) != 1:
         shown = ", ".join(matches[:3] or ids[:3])
@@ -224,7 +244,14 @@ def describe_sample(path: Path, sample_id: str) -> dict[str, Any]:
         if q.question_id in sample.question_ids
     ]
     pages = [
-        {"page": p.index + 1, "text_source": p.text_source, "height": g.height, "width": g.width}
+        {
+            "page": p.index + 1,
+            "text_source": p.text_source,
+            "ocr_confidence": p.ocr_confidence,
+            "low_confidence": p.text_source == "ocr" and p.ocr_confidence < low_confidence(about),
+            "height": g.height,
+            "width": g.width,
+        }
         for file in sorted(path.glob("pages/p*.parquet"))
         for p in read_records(file, Page, filters=of_document)
         if 0 <= p.index - sample.first_page < sample.num_pages
@@ -247,7 +274,7 @@ def _place(run: Path, sample: Sample) -> dict[str, int] | None:
     if file is None:
         return None
     columns = ["step", "row", "position"]
-    found = pq.read_table(file, columns=columns, filters=[("sample_id", "=", sample.sample_id)]).to_pylist()
+    found = read_table(file, columns=columns, filters=[("sample_id", "=", sample.sample_id)]).to_pylist()
     return found[0] if found else None
 
 

@@ -27,6 +27,7 @@ class Line:
     text: str
     size: float  # points, of the largest span
     bold: bool  # every span is bold
+    hidden: bool = False  # every span is drawn invisibly: neither filled nor stroked, or fully transparent
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from corpus.inspection import BrokenPromise, plan_file, read_run_json
 from corpus.ledger import assert_conserved
 from corpus.records import LedgerEntry, Question, Sample
-from corpus.shards import ShardReader, page_name
-from corpus.store import file_sha256, read_records
+from corpus.shards import ShardReader
+from corpus.store import file_sha256, read_records, read_table
 
 
 def lint_run(run: Path) -> dict[str, str]:
@@ -81,7 +80,7 @@ def _check_ledger(run: Path) -> str:
 
 def _check_shards(run: Path) -> str:
     """The archives on disk are those of the index, with its sizes and checksums."""
-    table = pq.read_table(run / "shards" / "index.parquet", columns=["shard", "shard_bytes", "shard_sha256"])
+    table = read_table(run / "shards" / "index.parquet", columns=["shard", "shard_bytes", "shard_sha256"])
     promised = {r["shard"]: (r["shard_bytes"], r["shard_sha256"]) for r in table.to_pylist()}
     present = {p.name for p in (run / "shards").glob("*.tar")}
     _require(present == set(promised), f"shards on disk and in the index differ: {sorted(present ^ set(promised))[:3]}")
@@ -94,12 +93,12 @@ def _check_shards(run: Path) -> str:
 
 def _check_index(run: Path) -> str:
     """Every member of every archive stands where the index says, as the standard library reads it."""
-    table = pq.read_table(run / "shards" / "index.parquet", columns=["shard", "key", "name", "offset", "size"])
+    table = read_table(run / "shards" / "index.parquet", columns=["shard", "key", "name", "offset", "size"])
     promised: dict[str, dict[str, tuple[int, int]]] = defaultdict(dict)
     for r in table.to_pylist():
         promised[r["shard"]][f"{r['key']}.{r['name']}"] = (r["offset"], r["size"])
     for shard, members in promised.items():
-        with tarfile.open(run / "shards" / shard) as tar:
+        with (run / "shards" / shard).open("rb") as file, tarfile.open(fileobj=file) as tar:
             found = {m.name: (m.offset_data, m.size) for m in tar}
         for name in members.keys() | found.keys():
             where, promise = found.get(name), members.get(name)
@@ -137,9 +136,11 @@ def _check_window(shards: ShardReader, key: str, sample: Sample) -> None:
     place = (about["first_page"], about["num_pages"])
     _require(place == (sample.first_page, sample.num_pages), f"window {key}: pages {place} differ from its samples'")
     for i, grid in enumerate(sample.grids):
-        name = page_name(sample.first_page + i)
-        size = Image.open(io.BytesIO(shards.read(key, name))).size
-        _require(size == (grid.width, grid.height), f"{key}.{name} is {size}, samples say {grid}")
+        page = sample.first_page + i
+        size = Image.open(io.BytesIO(shards.read_page(key, page))).size
+        _require(
+            size == (grid.width, grid.height), f"{key}: the image of page {page + 1} is {size}, samples say {grid}"
+        )
 
 
 def _check_plan(run: Path) -> str:
@@ -150,9 +151,9 @@ def _check_plan(run: Path) -> str:
     if file is None:
         _require(not train, "there are training samples but no plan")
         return "none, and no training sample"
-    entries = pq.read_table(file, columns=["step", "row", "position", "sample_id", "num_tokens"]).to_pylist()
+    entries = read_table(file, columns=["step", "row", "position", "sample_id", "num_tokens"]).to_pylist()
     left_out = file.with_name(f"{file.stem}.left_out.parquet")
-    refused = set(pq.read_table(left_out)["id"].to_pylist()) if left_out.is_file() else set()
+    refused = set(read_table(left_out)["id"].to_pylist()) if left_out.is_file() else set()
     planned = Counter(e["sample_id"] for e in entries)
     _require(max(planned.values(), default=0) <= 1, "a sample stands in the plan more than once")
     lost = train.keys() - planned.keys() - refused

@@ -7,10 +7,9 @@ Everything here reads; what the readings mean is decided in `corpus.tables`, `co
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +17,24 @@ import numpy as np
 from PIL import Image
 
 from corpus.blocks import layer_blocks, ocr_blocks
-from corpus.config import OcrSettings, ParseSettings
+from corpus.config import DEFAULT_STORAGE, OcrSettings, ParseSettings, StorageSettings
 from corpus.errors import DocumentError
+from corpus.fetch import local_copy
 from corpus.layout import Line, PageLayout, Region, Word
-from corpus.ocr import OcrLine, load_engine
+from corpus.ocr import OcrLine, load_engine, mean_confidence
 from corpus.page_images import image_hash, raster_size
 from corpus.records import Block, Box, Document, Page, PageGrid
 from corpus.render import first_line, open_pdf, pymupdf, render
 from corpus.sections import Bookmark, with_sections
-from corpus.store import file_sha256, read_records, write_records
+from corpus.store import read_records, write_records
+from corpus.structure import with_structure
 from corpus.tables import strict_tables
+from corpus.text_layer import Verdict, examine
 from corpus.vision_tokens import MAX_ASPECT_RATIO, natural_size
 from corpus.workers import return_freed_memory
 
-STAGE_VERSION = 1  # raise it when the same input should be parsed anew
-MIN_CHARS = 16  # fewer visible characters are no usable text layer
-MAX_GARBLED = 0.1  # share of unmapped or private-use characters
-IMAGE_PAGE = 0.7  # of the page's area: an image this large may carry somebody's OCR as invisible text
+STAGE_VERSION = 3  # raise it when the same input should be parsed anew
+MIN_GAIN = 2  # times the text of a sparse layer that OCR must find to be taken instead
 MAX_OCR_PIXELS = 12_845_056
 MIN_IDENTIFYING_WORDS = 64  # a crop may cut some of them
 
@@ -50,6 +50,7 @@ class ParseJob:
     ocr: OcrSettings
     password: str | None
     out: Path
+    storage: StorageSettings = DEFAULT_STORAGE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,7 @@ class JoinJob:
     pieces: dict[str, tuple[Path, ...]]
     password: str | None
     out: Path
+    storage: StorageSettings = DEFAULT_STORAGE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,9 +81,11 @@ def parse_pages(job: ParseJob, progress: Callable[[int], None]) -> None:
     Raises:
         DocumentError: the document cannot be opened any more, or its bytes changed since ingest.
     """
-    check_unchanged(job.document)
     pages = []
-    with open_pdf(job.document.uri, job.password) as pdf:
+    with (
+        local_copy(job.document.uri, job.document.sha256, job.storage) as copy,
+        open_pdf(copy.path, job.password) as pdf,
+    ):
         for index in range(job.first_page, job.first_page + job.num_pages):
             pages.append(_parse_page(pdf, index, job.document.doc_id, job.parse, job.ocr))
             pymupdf.TOOLS.store_shrink(100)
@@ -97,29 +101,24 @@ def join_partition(job: JoinJob, progress: Callable[[int], None]) -> Joined:
     failures = {}
     for document in job.documents:
         try:
-            check_unchanged(document)
-            with open_pdf(document.uri, job.password) as pdf:
+            with (
+                local_copy(document.uri, document.sha256, job.storage) as copy,
+                open_pdf(copy.path, job.password) as pdf,
+            ):
                 bookmarks = _bookmarks(pdf)
         except DocumentError as e:
             failures[document.doc_id] = (e.reason, e.detail)
+            progress(document.num_pages)
             continue
-        pages += with_sections([p for f in job.pieces[document.doc_id] for p in read_records(f, Page)], bookmarks)
+        read = [p for f in job.pieces[document.doc_id] for p in read_records(f, Page)]
+        pages += with_sections(with_structure(read), bookmarks)
+        progress(document.num_pages)
     write_records(job.out, Page, pages)
     return Joined(
         text_sources=dict(sorted(Counter(p.text_source for p in pages).items())),
         ocr_pages=dict(sorted(Counter(p.doc_id for p in pages if p.text_source == "ocr").items())),
         failures=failures,
     )
-
-
-def check_unchanged(document: Document) -> None:
-    """Raises `DocumentError` when the file's bytes are no longer those that ingest hashed."""
-    try:
-        digest = file_sha256(Path(document.uri))
-    except OSError as e:
-        raise DocumentError("unreadable", f"{document.uri}: {e.strerror}") from None
-    if digest != document.sha256:
-        raise DocumentError("source-changed", f"{document.uri} changed during the build; run the command again")
 
 
 def _parse_page(pdf: Any, index: int, doc_id: str, parse: ParseSettings, ocr: OcrSettings) -> Page:
@@ -134,20 +133,15 @@ def _parse_page(pdf: Any, index: int, doc_id: str, parse: ParseSettings, ocr: Oc
     if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
         problem = f"aspect-ratio: {width:g} x {height:g} pt exceeds {MAX_ASPECT_RATIO}:1"
     try:
-        layout = read_layout(page, use_model=parse.layout == "model")
-        source, reason = text_source(layout, pdf[index])
+        layout, verdict = examine(read_layout(page, use_model=parse.layout == "model"), image_share(pdf[index]))
     except Exception as e:  # a fault of this page's content must not cost the document
         layout = PageLayout(width, height, (), (), (), ())
-        source, reason = "ocr", f"unreadable-text-layer: {first_line(e)}"
-    blocks: tuple[Block, ...] = ()
-    if source == "layer":
-        blocks = layer_blocks(layout)
-    elif problem:
-        source, reason = "none", problem
-    elif ocr.engine == "none":
-        source, reason = "none", f"{reason}, and ocr.engine is none"
-    else:
-        source, reason, blocks = _read_by_ocr(pdf[index], ocr, reason)
+        verdict = Verdict("ocr", f"unreadable-text-layer: {first_line(e)}")
+    source, reason, blocks, confidence = verdict.source, verdict.reason, layer_blocks(layout), 1.0
+    if source != "layer" and (problem or ocr.engine == "none"):
+        source, reason, blocks, confidence = _unread(verdict, blocks, problem or "ocr.engine is none")
+    elif source != "layer":
+        source, reason, blocks, confidence = _choose(verdict, blocks, *_read_by_ocr(pdf[index], ocr, reason))
     sound = source == "layer" and not reason
     return Page(
         doc_id=doc_id,
@@ -157,6 +151,7 @@ def _parse_page(pdf: Any, index: int, doc_id: str, parse: ParseSettings, ocr: Oc
         rotation=int(page.rotation),
         text_source=source,
         text_reason=reason,
+        ocr_confidence=confidence,
         blocks=blocks,
         tables=strict_tables(layout) if sound else (),
         problem=problem,
@@ -178,6 +173,26 @@ def thumbnail(page: Any) -> Image.Image:
         return Image.new("L", (width, height), 255)
 
 
+Text = tuple[str, str, tuple[Block, ...], float]  # a page's text source, the reason for it, blocks, OCR's confidence
+
+
+def _unread(verdict: Verdict, layer: tuple[Block, ...], why: str) -> Text:
+    """The text of a page that OCR should have read and cannot: its layer, if that is only incomplete or unproven."""
+    if verdict.source == "better" or verdict.reason.startswith("invisible"):
+        return "layer", verdict.reason, layer, 1.0
+    return "none", f"{verdict.reason}, and {why}", (), 1.0
+
+
+def _choose(
+    verdict: Verdict, layer: tuple[Block, ...], source: str, reason: str, read: tuple[Block, ...], confidence: float
+) -> Text:
+    """What OCR read, unless the layer might do and OCR found little more (a photo with a caption)."""
+    letters = [sum(len(b.text) for b in blocks) for blocks in (layer, read)]
+    if verdict.source == "better" and letters[1] < MIN_GAIN * letters[0]:
+        return "layer", "", layer, 1.0
+    return source, reason, read, confidence
+
+
 def _unreadable(doc_id: str, index: int, problem: str) -> Page:
     return Page(
         doc_id=doc_id,
@@ -191,54 +206,34 @@ def _unreadable(doc_id: str, index: int, problem: str) -> Page:
     )
 
 
-def text_source(layout: PageLayout, page: Any) -> tuple[str, str]:
-    """Which source a page's text should come from, `layer` or `ocr`, and why; ('layer', '') is a sound layer."""
-    text = "".join(w.text for w in layout.words)
-    if len(text) < MIN_CHARS:
-        return "ocr", f"text-layer-of-{len(text)}-characters"
-    garbled = sum(c == "\ufffd" or unicodedata.category(c) in ("Co", "Cn", "Cc") for c in text)
-    if garbled > MAX_GARBLED * len(text):
-        return "ocr", f"garbled-text-layer: {garbled} of {len(text)} characters are unmapped"
-    if _has_page_image(page) and _mostly_invisible(page):
-        return "layer", "invisible-text-layer"
-    return "layer", ""
-
-
-def _has_page_image(page: Any) -> bool:
+def image_share(page: Any) -> float:
+    """Share of the page's area that images cover, 0..1; above 1 where they overlap."""
     area = abs(page.rect.width * page.rect.height)
-    return any(abs(pymupdf.Rect(i["bbox"]).get_area()) > IMAGE_PAGE * area for i in page.get_image_info())
+    seen = (pymupdf.Rect(i["bbox"]) & page.rect for i in page.get_image_info())
+    return float(sum(r.width * r.height for r in seen if not r.is_empty) / area)
 
 
-def _mostly_invisible(page: Any) -> bool:
-    shown = hidden = 0
-    for span in page.get_texttrace():
-        if span["type"] == 3:
-            hidden += len(span["chars"])
-        else:
-            shown += len(span["chars"])
-    return hidden > shown
-
-
-def _read_by_ocr(page: Any, ocr: OcrSettings, reason: str) -> tuple[str, str, tuple[Block, ...]]:
+def _read_by_ocr(page: Any, ocr: OcrSettings, reason: str) -> Text:
     height, width = natural_size(page.rect.width, page.rect.height, ocr.dpi)
     shrink = min(1.0, math.sqrt(MAX_OCR_PIXELS / (height * width)))
     size = PageGrid(height=max(1, int(height * shrink)), width=max(1, int(width * shrink)))
     try:
         image = np.asarray(render(page, size))
+        if image.min() == image.max():
+            return "none", "blank-page", (), 1.0
+        found = load_engine(ocr).read(image)
     except DocumentError as e:
-        return "none", f"{e.reason}: {e.detail}", ()
-    if image.min() == image.max():
-        return "none", "blank-page", ()
-    lines = [line for line in load_engine(ocr.engine).read(image) if line.confidence >= ocr.min_confidence]
+        return "none", f"{e.reason}: {e.detail}", (), 1.0
+    lines = [line for line in found if line.confidence >= ocr.min_confidence]
     if not lines:
-        return "none", f"{reason}, and OCR found no text", ()
+        return "none", f"{reason}, and OCR found no text", (), 1.0
     x, y = page.rect.width / size.width, page.rect.height / size.height
     in_points = [
         OcrLine((b[0] * x, b[1] * y, b[2] * x, b[3] * y), line.text, line.confidence)
         for line in lines
         for b in (line.box,)
     ]
-    return "ocr", reason, ocr_blocks(in_points)
+    return "ocr", reason, ocr_blocks(in_points), round(mean_confidence(found), 4)
 
 
 def _bookmarks(pdf: Any) -> list[Bookmark]:
@@ -252,13 +247,15 @@ def read_layout(page: Any, use_model: bool = True) -> PageLayout:
     """Words, lines, regions and rules of a page in the page's displayed (rotated) space.
 
     A rotated page is read unrotated, because PyMuPDF's words stay there and its layout model expects it; the
-    boxes are rotated afterwards.
+    boxes are rotated afterwards. PyMuPDF's own `rotation_matrix` leaves user units out of account, and crop boxes
+    that reach beyond the page.
     """
     rotation = page.rotation
     displayed = page.rect
-    turn = page.rotation_matrix if rotation else None
+    turn = None
     if rotation:
         page.set_rotation(0)
+        turn = _turn(rotation, page.rect.width, page.rect.height)
     try:
         regions = _regions(page) if use_model else ()
         text = page.get_textpage(flags=pymupdf.TEXTFLAGS_WORDS)  # once for both: extracting it is most of the work
@@ -270,10 +267,19 @@ def read_layout(page: Any, use_model: bool = True) -> PageLayout:
             page.set_rotation(rotation)
     if turn is not None:
         words = tuple(Word(_turned(w.box, turn), w.text) for w in words)
-        lines = tuple(Line(_turned(x.box, turn), x.text, x.size, x.bold) for x in lines)
+        lines = tuple(replace(x, box=_turned(x.box, turn)) for x in lines)
         regions = tuple(Region(r.label, _turned(r.box, turn)) for r in regions)
         rules = ()
     return PageLayout(displayed.width, displayed.height, words, lines, regions, rules)
+
+
+def _turn(rotation: int, width: float, height: float) -> Any:
+    """The matrix that turns an upright page of this size clockwise by `rotation` degrees, its corner back at (0, 0)."""
+    return {
+        90: pymupdf.Matrix(0, 1, -1, 0, height, 0),
+        180: pymupdf.Matrix(-1, 0, 0, -1, width, height),
+        270: pymupdf.Matrix(0, -1, 1, 0, 0, width),
+    }[rotation]
 
 
 def _turned(box: Box, turn: Any) -> Box:
@@ -303,8 +309,14 @@ def _lines(text: Any) -> tuple[Line, ...]:
             if not spans or not text:
                 continue
             bold = all(s["flags"] & pymupdf.TEXT_FONT_BOLD or "bold" in s["font"].lower() for s in spans)
-            found.append(Line(tuple(line["bbox"]), text, max(s["size"] for s in spans), bold))
+            found.append(Line(tuple(line["bbox"]), text, max(s["size"] for s in spans), bold, _is_hidden(spans)))
     return tuple(found)
+
+
+def _is_hidden(spans: list[dict[str, Any]]) -> bool:
+    """No span leaves a mark: text render mode 3, or no opacity."""
+    painted = pymupdf.mupdf.FZ_STEXT_FILLED | pymupdf.mupdf.FZ_STEXT_STROKED
+    return all(not s["char_flags"] & painted or s["alpha"] == 0 for s in spans)
 
 
 def _rules(page: Any) -> tuple[Box, ...]:

@@ -15,20 +15,21 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 import corpus
 from corpus.benchmark_sets import read_benchmarks
 from corpus.config import Config
 from corpus.ingest import expand_inputs
 from corpus.ledger import make_ledger
+from corpus.ocr import engine_version
 from corpus.progress import BuildProgress
 from corpus.records import STAGES, LedgerEntry, Question, Rejected
 from corpus.report import write_report
 from corpus.rundir import RunDir
+from corpus.sharding import renderer_version
 from corpus.stages import clean, ingest, parse, plan, shard, synthesise
 from corpus.stages.state import Build
-from corpus.store import read_records, write_json, write_records
+from corpus.storage import path_of
+from corpus.store import read_records, read_table, write_json, write_records
 from corpus.workers import WorkerPool
 from packing.lengths import load_counter
 from synth.question_files import read_question_files
@@ -54,7 +55,7 @@ class BuildResult:
 
 def build(
     inputs: Sequence[str],
-    out: Path,
+    out: str | Path,
     config: Config,
     *,
     workers: int = 1,
@@ -66,7 +67,8 @@ def build(
     """Run every stage up to `until`; what an earlier run finished is kept.
 
     Args:
-        inputs: PDF files, folders, globs, manifests.
+        inputs: PDF files, folders, globs, manifests; paths or URLs.
+        out: run directory, a path or a URL.
         workers: processes; they change the time, never a byte.
         limit: take the first N inputs only.
 
@@ -74,14 +76,16 @@ def build(
         ConfigError: the user's to mend.
         EngineError: the outside failed; running again goes on from there.
     """
-    sources = expand_inputs(inputs, limit)
+    sources = expand_inputs(inputs, limit, config.storage)
     load_counter(config.tokenizer)  # a user's mistake shows now, not after an hour of OCR
     read_question_files(config.synth.files)
-    read_benchmarks(config.clean.decontaminate)
-    run = RunDir(out)
+    benchmark = read_benchmarks(config.clean.decontaminate, config.storage)
+    renderer_version(config.render.backend)
+    engine_version(config.ocr)
+    run = RunDir(path_of(out, config.storage))
     run.prepare()
     with run.lock(), BuildProgress(quiet) as progress, WorkerPool(workers, config.workers.memory_mb) as pool:
-        state = Build(run=run, config=config, pool=pool, progress=progress, password=password)
+        state = Build(run=run, config=config, pool=pool, progress=progress, password=password, benchmark=benchmark)
         steps: dict[str, Callable[[], str]] = {
             "ingest": lambda: ingest.run(state, sources),
             "parse": lambda: parse.run(state),
@@ -110,7 +114,7 @@ def _report(b: Build, until: str) -> BuildResult:
         accepted = {d: n for m in b.run.markers("questions").values() for d, n in m.facts["accepted"].items()}
     if reached >= STAGES.index("shard"):
         cuts = {d: f for m in b.run.markers("windows").values() for d, f in m.facts["cuts"].items()}
-        tokens = pq.read_table(b.run.path("samples.parquet"), columns=["num_tokens"])["num_tokens"].to_pylist()
+        tokens = read_table(b.run.path("samples.parquet"), columns=["num_tokens"])["num_tokens"].to_pylist()
     if reached >= STAGES.index("plan"):
         note = b.marker("plan", "all").facts
     detected = {d.doc_id: d.language for d in b.documents if d.language_source == "detected"}
@@ -174,6 +178,8 @@ def _write_run_json(b: Build, until: str, complete: bool) -> None:
                 "longdoc": corpus.__version__,
                 "python": platform.python_version(),
                 **{p: importlib.metadata.version(p) for p in PACKAGES},
+                "renderer": renderer_version(b.config.render.backend),
+                "ocr": engine_version(b.config.ocr),
             },
             "num_partitions": b.num_partitions,
             "work": dict(b.work),

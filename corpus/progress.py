@@ -8,6 +8,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
+from corpus.blocks import clean
+
 PLAIN_EVERY_S = 10.0
 
 
@@ -68,10 +70,10 @@ class BuildProgress:
             self._console.print(line, markup=False, soft_wrap=True)
 
     def end(self, note: str) -> None:
-        """Say in one line what a stage came to."""
+        """Say in one line what a stage came to; the note may quote a document or a question file."""
         if not self._quiet:
             seconds = time.monotonic() - self._started
-            self._console.print(f"{self._stage:<11} {note} ({seconds:.1f} s)", markup=False, soft_wrap=True)
+            self._console.print(f"{self._stage:<11} {clean(note)} ({seconds:.1f} s)", markup=False, soft_wrap=True)
 
     def _note(self, now: float) -> str:
         seconds = max(1e-6, now - self._started)

@@ -69,7 +69,11 @@ class Block:
     box: Box
     text: str = ""
     confidence: float = 1.0  # 0..1; 1 for a text layer, the lowest line's for OCR
+    size: float = 0.0  # points, of its largest type; 0 where that is not known
+    level: int = 0  # of a title or heading, 1 = outermost; 0 for everything else
+    target: int = -1  # of a caption: index, in the page's blocks, of the picture or table it belongs to; -1 = none
     emphasised: bool = False  # every line is set apart from the page's body text: bolder, larger or in capitals
+    line_confidences: tuple[float, ...] = ()  # of the lines that OCR read, in the order of the text; () for a layer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +127,7 @@ class Page:
     rotation: int  # degrees, 0, 90, 180 or 270
     text_source: str
     text_reason: str = ""
+    ocr_confidence: float = 1.0  # 0..1, mean over all lines that OCR read, weighted by length; 1 for a text layer
     blocks: tuple[Block, ...] = ()  # in reading order
     tables: tuple[Table, ...] = ()
     sections: tuple[SectionStart, ...] = ()  # those that start on this page

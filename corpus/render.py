@@ -1,8 +1,9 @@
-"""PDFs opened, pages to pixels. With `parse`, the only module that works on PyMuPDF objects.
+"""PDFs opened, pages to pixels by PyMuPDF. With `parse`, the only module that works on PyMuPDF objects.
 
 A page is rasterised directly at the size that the model's processor would resize it to, by an anisotropic matrix:
 20.9 ms a page against 22.4 + 26.5 ms for 144 DPI followed by a bicubic resize, equally legible, and the token
 count is exact by construction. PyMuPDF rasterises, Pillow encodes (5 ms a page; PyMuPDF's own JPEG writer 80 ms).
+`corpus.poppler` is the other renderer.
 
 PyMuPDF loads its layout model on import. It gets one thread a worker: two threads take 0.63 CPU-seconds for a page
 that one thread reads in 0.30, and the last digits of its answers would depend on the machine.
@@ -11,6 +12,7 @@ that one thread reads in 0.30, and the last digits of its answers would depend o
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -138,8 +140,41 @@ def render(page: Any, size: PageGrid) -> Image.Image:
     return Image.frombuffer("RGB", (size.width, size.height), pixels.samples_mv, "raw", "RGB", 0, 1)
 
 
-def encode_jpeg(image: Image.Image, quality: int) -> bytes:
-    """JPEG bytes, 4:2:0, without metadata."""
+def encode(image: Image.Image, image_format: str, quality: int) -> bytes:
+    """The image as a file without metadata: `jpeg` (4:2:0) or `webp` at this quality (1-100), or `png`, lossless."""
     out = io.BytesIO()
-    image.save(out, "JPEG", quality=quality)
+    options = {} if image_format == "png" else {"quality": quality}
+    image.save(out, image_format.upper(), **options)
     return out.getvalue()
+
+
+@contextmanager
+def path_without_password(pdf: Any, path: str, password: str | None) -> Iterator[str]:
+    """A path at which another program on this machine reads an open document without its password.
+
+    It is `path` itself, or that of a decrypted copy in memory, which ends with this process: a password among the
+    arguments of a program is there for everyone to see, and a copy on disk would stay after a kill.
+
+    Raises:
+        DocumentError: `damaged`, where MuPDF cannot write what it reads.
+    """
+    if password is None or not pdf.metadata["encryption"]:  # `needs_pass` would try '' and lose the right password
+        yield path
+        return
+    try:
+        copy = pdf.tobytes(encryption=pymupdf.PDF_ENCRYPT_NONE)
+    except Exception as e:  # PyMuPDF raises plain RuntimeError and its own classes alike
+        raise DocumentError("damaged", first_line(e)) from None
+    with open(os.memfd_create("document"), "wb") as f:
+        f.write(copy)
+        f.flush()
+        yield f"/proc/{os.getpid()}/fd/{f.fileno()}"
+
+
+def user_unit(pdf: Any, page: int) -> float:
+    """The page's user unit in 1/72 inch, 1 for nearly every page."""
+    try:
+        kind, value = pdf.xref_get_key(pdf.page_xref(page), "UserUnit")
+        return float(value) if kind in ("int", "real", "float") else 1.0
+    except Exception:  # whatever PyMuPDF makes of a damaged page object; a page without it has unit 1
+        return 1.0

@@ -16,6 +16,7 @@ from corpus.blocks import clean
 from corpus.inspection import describe_run, read_run_json
 from corpus.messages import spoken_answer
 from corpus.records import LedgerEntry, Question
+from corpus.shards import SUFFIXES
 from corpus.store import read_records, write_text
 
 EXAMPLES_PER_TASK = 3
@@ -58,16 +59,13 @@ def _facts(run: Path) -> dict[str, Any]:
         for e in ledger
     ]
     described = describe_run(run)
-    matched = described["matched"]
-    names = {e.doc_id: clean(Path(e.uri).name) for e in reversed(ledger)}  # of equal files the first
     return {
         "run": described,
         "about": about,
+        "suffix": SUFFIXES[about["config"]["render"]["format"]],
         "ledger": rows[:MAX_LEDGER_ROWS],
         "ledger_cut": max(0, len(rows) - MAX_LEDGER_ROWS),
-        "matched": [
-            {k: clean(v) for k, v in r.items()} | {"name": names.get(r["id"], clean(r["id"]))} for r in matched
-        ],
+        "matched": [{k: clean(v) for k, v in r.items()} for r in described["matched"]],
         "licenses": dict(Counter(clean(e.license) or "not stated" for e in kept).most_common()),
         "languages": dict(Counter(clean(e.language) or "not stated" for e in kept).most_common()),
         "examples": _examples(run, {e.doc_id: clean(Path(e.uri).name) for e in kept}),

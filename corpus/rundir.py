@@ -1,5 +1,7 @@
 """The run directory: where every file of a build stands, which partitions are done, and who may write.
 
+It is a local folder or one behind a URL; the paths are used alike (`corpus.storage`), the lock is not (`corpus.lease`).
+
 The unit of work is a partition: the documents whose id begins alike. Their number is fixed by the first build. A
 partition of a stage is done when its marker, written last, carries the fingerprint of what it was made from and the
 files it lists are there.
@@ -8,16 +10,19 @@ files it lists are there.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from corpus.errors import ConfigError, EngineError
+from corpus.lease import Lease, lease
+from corpus.storage import RemoteError, cache_folder, remote_path
 from corpus.store import disk_message, file_sha256, remove_leftovers, write_json
 
 MIN_PARTITIONS = 16
@@ -54,6 +59,9 @@ class RunDir:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.state = root / ".state"
+        self._remote = remote_path(root)
+        self._lease: Lease | None = None
+        self._sound: dict[tuple[str, str], Marker] = {}  # markers of a remote run whose files were seen to be there
 
     def path(self, *parts: str) -> Path:
         """A file of the run."""
@@ -63,12 +71,21 @@ class RunDir:
         """A file of the build's own, of no interest to a reader."""
         return self.state.joinpath(*parts)
 
+    def scratch(self, *parts: str) -> Path:
+        """A file of the build's own that is gone when its partition is done; on this machine, wherever the run is."""
+        if self._remote is None:
+            return self.work(*parts)
+        run = hashlib.sha256(self._remote.url.encode()).hexdigest()[:16]
+        return cache_folder(self._remote.settings).joinpath("runs", run, *parts)
+
     def prepare(self) -> None:
         """Create the folders and clear what a killed run left half-written.
 
         Raises:
             ConfigError: the directory cannot be written to, or holds something that is not a run.
         """
+        if self._remote is not None and self._remote.scheme in ("http", "https"):
+            raise ConfigError(f"--out {self.root} cannot be written to; name a folder, s3://... or gs://...")
         if self.root.exists() and not self.root.is_dir():
             raise ConfigError(f"--out {self.root} is a file; name a folder")
         if self.root.is_dir() and not self.state.is_dir() and any(self.root.iterdir()):
@@ -90,6 +107,15 @@ class RunDir:
         Raises:
             ConfigError: another build is running here.
         """
+        if self._remote is not None:
+            with lease(self._remote / ".state" / "lock") as self._lease:
+                self._remote.abort_uploads()  # of a build that was killed
+                try:
+                    yield
+                finally:
+                    with suppress(RemoteError):  # the next build asks again
+                        self._remote.abort_uploads()  # of workers that were
+            return
         with open(self.state / "lock", "w") as f:
             try:
                 fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -97,8 +123,11 @@ class RunDir:
                 raise ConfigError(
                     f"another build is running in {self.root}; wait for it or name another --out"
                 ) from None
-            remove_leftovers(self.root)
-            yield
+            remove_leftovers(self.root)  # of a build that was killed
+            try:
+                yield
+            finally:
+                remove_leftovers(self.root)  # of workers that were
 
     def num_partitions(self, num_documents: int) -> int:
         """The number of partitions, fixed by the first build: a power of two, at least 16.
@@ -129,11 +158,17 @@ class RunDir:
 
     def marker(self, stage: str, partition: str) -> Marker | None:
         """The marker of a partition, or None where it is not done or its files are gone."""
+        if (stage, partition) in self._sound:
+            return self._sound[stage, partition]
         try:
             marker = Marker(**json.loads(self._marker_file(stage, partition).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
-        return marker if all(self.path(name).is_file() for name in marker.files) else None
+        if not all(self.path(name).is_file() for name in marker.files):
+            return None
+        if self._lease is not None:  # nobody else writes here, and asking again costs a request a file
+            self._sound[stage, partition] = marker
+        return marker
 
     def markers(self, stage: str) -> dict[str, Marker]:
         """Every finished partition of a stage, by name, in order."""
@@ -156,6 +191,8 @@ class RunDir:
         known: Mapping[str, str] | None = None,
     ) -> Marker:
         """Mark a partition as done; its files must be in place. `known`: SHA-256 of files already hashed."""
+        if self._lease is not None:
+            self._lease.check()
         names = {str(f.relative_to(self.root)): f for f in files}
         digests = {name: (known or {}).get(name) or file_sha256(f) for name, f in names.items()}
         marker = Marker(fingerprint=fingerprint, files=digests, facts=facts or {})
@@ -165,11 +202,13 @@ class RunDir:
 
     def reopen(self, stage: str, partition: str) -> None:
         """Take a marker away before its files change."""
+        self._sound.pop((stage, partition), None)
         self._marker_file(stage, partition).unlink(missing_ok=True)
 
     def drop(self, stage: str, keep: Iterable[str]) -> None:
         """Remove what a stage left of partitions that no document falls into any more, finished or not."""
         kept = set(keep)
+        self._sound = {key: marker for key, marker in self._sound.items() if key[0] != stage or key[1] in kept}
         for pattern in (f".state/markers/{stage}-p*.json", *OWNED[stage]):
             for file in self.root.glob(pattern):
                 name = re.search(r"p\d{4,}", file.name)

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from corpus.blocks import clean, flatten
+from corpus.blocks import HEADING_KINDS, clean, flatten
 from corpus.records import Page, Section, SectionStart
 
 MIN_BOOKMARKS = 9
@@ -79,21 +79,13 @@ def _from_bookmarks(pages: Sequence[Page], bookmarks: Sequence[Bookmark]) -> lis
 
 
 def _from_headings(pages: Sequence[Page]) -> list[tuple[int, SectionStart]]:
-    found = [(p.index, b.kind, flatten(b.text)) for p in pages for b in p.blocks if b.kind in ("title", "heading")]
+    found = [(p.index, b, flatten(b.text)) for p in pages for b in p.blocks if b.kind in HEADING_KINDS]
     on_pages = Counter(normalised_title(title) for _, title in {(page, title) for page, _, title in found})
     return [
-        (page, SectionStart(title=title[:MAX_TITLE_CHARS], level=_level(kind, title), source="headings"))
-        for page, kind, title in found
+        (page, SectionStart(title=title[:MAX_TITLE_CHARS], level=max(1, block.level), source="headings"))
+        for page, block, title in found
         if len(normalised_title(title)) >= 3 and on_pages[normalised_title(title)] <= RUNNING_HEADING_PAGES
     ]
-
-
-def _level(kind: str, title: str) -> int:
-    """1 for a title; for a numbered heading the depth of its number; else 2."""
-    number = re.match(r"(\d{1,2}(?:\.\d{1,2})*)\.?\s", title)
-    if number:
-        return number.group(1).count(".") + 1
-    return 1 if kind == "title" else 2
 
 
 def _fill_gaps(starts: list[tuple[int, SectionStart]], num_pages: int) -> list[tuple[int, SectionStart]]:

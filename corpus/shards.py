@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import pyarrow.parquet as pq
-
 from corpus.errors import ConfigError
-from corpus.store import atomic_file
+from corpus.storage import path_of, remote_path
+from corpus.store import atomic_file, read_table
 
 BLOCK = 512
 MAX_NAME = 100
+SUFFIXES = {"jpeg": "jpg", "webp": "webp", "png": "png"}  # of page images, by format
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,9 +108,9 @@ class _HashingFile:
         self.offset += len(data)
 
 
-def page_name(page: int) -> str:
+def page_name(page: int, image_format: str = "jpeg") -> str:
     """Member name of a page image; `page` is the document's page index."""
-    return f"p{page:04d}.jpg"
+    return f"p{page:04d}.{SUFFIXES[image_format]}"
 
 
 def dump_json(value: Any) -> bytes:
@@ -120,14 +120,17 @@ def dump_json(value: Any) -> bytes:
 
 
 class ShardReader:
-    """Reads members of a run's shards at random: one `pread` each. Close it, or use it as a context manager."""
+    """Reads members of a run's shards at random: one `pread` or ranged request each.
+
+    Close it, or use it as a context manager.
+    """
 
     def __init__(self, run: str | Path) -> None:
-        self._folder = Path(run) / "shards"
+        self._folder = path_of(run) / "shards"
         index = self._folder / "index.parquet"
         if not index.is_file():
             raise ConfigError(f"{run} has no shards/index.parquet; finish its build first")
-        table = pq.read_table(index, columns=["shard", "key", "name", "offset", "size"])
+        table = read_table(index, columns=["shard", "key", "name", "offset", "size"])
         columns = [table.column(c).to_pylist() for c in ("shard", "key", "name", "offset", "size")]
         self._where: dict[str, dict[str, tuple[str, int, int]]] = {}
         for shard, key, name, offset, size in zip(*columns, strict=True):
@@ -163,9 +166,22 @@ class ShardReader:
         if name not in members:
             raise ConfigError(f"sample {key} has no member {name!r}; it has {', '.join(list(members)[:5])}, ...")
         shard, offset, size = members[name]
+        remote = remote_path(self._folder)
+        if remote is not None:
+            return (remote / shard).read_range(offset, size)
         if shard not in self._open:
             self._open[shard] = os.open(self._folder / shard, os.O_RDONLY)
         return os.pread(self._open[shard], size, offset)
+
+    def read_page(self, key: str, page: int) -> bytes:
+        """The image file of a page, whatever its format; `page` is the document's page index.
+
+        Raises:
+            ConfigError: there is no such sample or page.
+        """
+        members = self._find(key)
+        names = [page_name(page, image_format) for image_format in SUFFIXES]
+        return self.read(key, next((name for name in names if name in members), names[0]))
 
     def read_json(self, key: str, name: str) -> Any:
         """One JSON member, decoded."""

@@ -68,8 +68,9 @@ class Signature:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SketchJob:
-    """A partition to sketch."""
+    """Documents of a partition to sketch."""
 
+    doc_ids: tuple[str, ...]
     pages_file: Path
     sketches: Path
     signatures: Path
@@ -79,9 +80,9 @@ def sketch_partition(job: SketchJob, progress: Callable[[int], None]) -> None:
     """Write the sketches of a partition's pages and the signatures of its documents; runs in a worker."""
     sketches: list[PageSketch] = []
     signatures = []
-    pages = read_records(job.pages_file, Page)
-    for doc_id, group in itertools.groupby(pages, key=attrgetter("doc_id")):
-        of_document = list(group)
+    pages = {d: list(g) for d, g in itertools.groupby(read_records(job.pages_file, Page), attrgetter("doc_id"))}
+    for doc_id in job.doc_ids:
+        of_document = pages[doc_id]
         words = [page_words(p) for p in of_document]
         runs = [run_hashes(w) for w in words]
         own = [page_sketch(p, w) for p, w in zip(of_document, words, strict=True)]

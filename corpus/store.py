@@ -1,7 +1,8 @@
 """Records on disk: Parquet and JSON files that appear whole or not at all.
 
 A file is written under a temporary name in its own folder, fsynced and renamed, so a reader never sees half of
-one and a kill leaves at most a `.tmp` file that the next run removes. Arrow schemas are derived from the
+one and a kill leaves at most a `.tmp` file that the next run removes. Behind a URL, it is written into an unnamed local
+file, which a kill takes with it, and then uploaded at once. Arrow schemas are derived from the
 dataclasses of `corpus.records`: the record is the one definition of its columns.
 """
 
@@ -14,6 +15,7 @@ import functools
 import hashlib
 import json
 import os
+import tempfile
 import types
 import typing
 from collections.abc import Iterable, Iterator
@@ -25,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpus.errors import EngineError
+from corpus.storage import RemotePath, cache_folder, remote_path
 
 T = TypeVar("T")
 
@@ -33,11 +36,16 @@ TMP_SUFFIX = ".tmp"
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside `path`; on success fsync it and rename it to `path`.
+    """Open a temporary file beside `path`; on success fsync it and rename it to `path`, or upload it.
 
     Raises:
-        EngineError: the system refuses: a full disk, a folder that cannot be written to.
+        EngineError: the system refuses: a full disk, a folder that cannot be written to, a store that cannot be had.
     """
+    remote = remote_path(path)
+    if remote is not None:
+        with _uploaded_file(remote) as f:
+            yield f
+        return
     tmp = path.with_name(f".{path.name}.{os.getpid()}{TMP_SUFFIX}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,6 +60,21 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     finally:
         with contextlib.suppress(OSError):
             tmp.unlink(missing_ok=True)
+
+
+@contextmanager
+def _uploaded_file(remote: RemotePath) -> Iterator[IO[bytes]]:
+    folder = cache_folder(remote.settings) / "upload"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=folder) as f:
+            yield f
+            f.flush()
+            remote.upload(f"/dev/fd/{f.fileno()}")
+    except OSError as e:
+        if e.filename == remote.url:
+            raise EngineError(f"cannot write {remote}: {e.strerror}; is its bucket there?") from None
+        raise EngineError(disk_message(folder, e)) from e
 
 
 def disk_message(path: Path, error: OSError) -> str:
@@ -90,7 +113,7 @@ def write_text(path: Path, text: str) -> None:
 
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hex."""
-    with open(path, "rb") as f:
+    with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
@@ -148,11 +171,21 @@ def write_table(path: Path, table: pa.Table) -> None:
         pq.write_table(table, f, compression="zstd", row_group_size=65_536)
 
 
+def read_table(path: Path, **options: Any) -> pa.Table:
+    """A Parquet file as an Arrow table; `options` are those of `pyarrow.parquet.read_table`."""
+    return pq.read_table(parquet_source(path), **options)
+
+
+def parquet_source(path: Path) -> Any:
+    """What pyarrow reads a file from; it would go to a remote one by its own ways, without our retries."""
+    return pa.BufferReader(path.read_bytes()) if remote_path(path) else path
+
+
 def read_records(path: Path, record: type[T], filters: list[tuple[str, str, Any]] | None = None) -> list[T]:
     """Read records back, all of them or those that pass Parquet `filters` such as `("doc_id", "=", "ab12")`."""
     kind = typing.cast(Any, record)
     build = _builder(kind)
-    return [build(row) for row in pq.read_table(path, schema=schema_of(kind), filters=filters).to_pylist()]
+    return [build(row) for row in read_table(path, schema=schema_of(kind), filters=filters).to_pylist()]
 
 
 def record_from(record: type[T], row: dict[str, Any]) -> T:

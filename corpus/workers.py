@@ -1,8 +1,9 @@
 """Worker processes that a bad document cannot take down with it.
 
-Each task runs in a child process that is killed when it exceeds its time or memory, and replaced when it dies; the
-task then ends as a `Failure` and the run goes on. Processes are spawned, not forked (ONNX and MuPDF keep threads),
-live through the whole build, so that their imports are paid once, and die with their parent.
+Each task runs in a child process that is killed when it exceeds its time or memory, or stands still, and replaced when
+it dies; the task then ends as a `Failure` and the run goes on. A death may have come from outside (the kernel short of
+memory, an operator), so the task is tried again before anybody is blamed. Processes are spawned, not forked (ONNX and
+MuPDF keep threads), live through the whole build, so that their imports are paid once, and die with their parent.
 
 `concurrent.futures` offers neither: there, one crashed child breaks the pool and a hang cannot be ended.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import multiprocessing
 import os
 import signal
@@ -19,7 +21,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -29,7 +31,8 @@ from corpus.errors import DocumentError, EngineError, LongdocError
 K = TypeVar("K")
 
 RECYCLE_AFTER = 200  # tasks; what libraries leak is returned with the process
-POLL_S = 0.5
+POLL_S = 0.1  # what a decompression bomb can take between two looks is a few hundred megabytes
+ATTEMPTS = 3  # of a task whose process died
 TIMEOUT, OUT_OF_MEMORY, WORKER_DIED = "timeout", "out-of-memory", "worker-died"
 LIMIT_REASONS = (TIMEOUT, OUT_OF_MEMORY)  # another limit may change them
 STARTUP_S = 120.0  # for a new child to import PyMuPDF and ONNX, before its task's own clock starts
@@ -37,20 +40,25 @@ STARTUP_S = 120.0  # for a new child to import PyMuPDF and ONNX, before its task
 
 @dataclass(frozen=True, slots=True)
 class Task(Generic[K]):
-    """One call of `function(argument, progress)` in a child; both must be picklable."""
+    """One call of `function(argument, progress)` in a child; both must be picklable.
+
+    `stall_s`: seconds that may pass without a call of `progress`.
+    """
 
     key: K
     function: Callable[[Any, Callable[[int], None]], Any]
     argument: Any
     timeout_s: float
+    stall_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a task has no result; `reason` is a slug."""
+    """Why a task has no result; `reason` is a slug, `pages_done` what it had reported: the fault lies after those."""
 
     reason: str
     detail: str
+    pages_done: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,21 +80,15 @@ class _Child:
         _restore_interrupts(on_interrupt)
         theirs.close()
         self.task: Task[Any] | None = None
-        self.deadline = 0.0
-        self.done = 0
+        self.attempt = 0
+        self.deadline = self.stalled = 0.0  # moments at which the task is given up
+        self.pages_done = 0  # of the task
+        self.done = 0  # tasks
 
-    def start(self, task: Task[Any]) -> None:
-        self.task = task
-        self.deadline = time.monotonic() + STARTUP_S + task.timeout_s
+    def start(self, task: Task[Any], attempt: int) -> None:
+        self.task, self.attempt, self.pages_done = task, attempt, 0
+        self.deadline = self.stalled = time.monotonic() + STARTUP_S + task.timeout_s
         self.pipe.send((task.function, task.argument))
-
-    def rss_bytes(self) -> int:
-        """Resident memory now, 0 where the system does not tell."""
-        try:
-            pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        except (OSError, IndexError):
-            return 0
-        return pages * os.sysconf("SC_PAGE_SIZE")
 
     def end(self) -> int | None:
         """Kill the process and say how it had ended, if it had."""
@@ -121,20 +123,32 @@ class WorkerPool:
         Raises:
             EngineError: a task met a fault that is not its document's (a full disk).
         """
-        waiting = deque(tasks)
-        while waiting or self._busy:
-            while waiting and len(self._busy) < self._num_workers:
-                child = self._idle.pop() if self._idle else _Child(self._context)
-                try:
-                    child.start(waiting[0])
-                except OSError:  # it died while it had nothing to do
-                    child.end()
-                    continue
-                waiting.popleft()
-                self._busy.append(child)
+        fresh, again = iter(tasks), deque[tuple[Task[K], int]]()
+        while True:
+            while len(self._busy) < self._num_workers:
+                if again:
+                    task, attempt = again.popleft()
+                elif (taken := next(fresh, None)) is not None:
+                    task, attempt = taken, 1
+                else:
+                    break
+                self._busy.append(self._started(task, attempt))
+            if not self._busy:
+                return
             pipes = {child.pipe: child for child in self._busy}
             for pipe in wait(list(pipes), timeout=POLL_S):
-                outcome = self._receive(pipes[pipe], progress)
+                child = pipes[pipe]
+                try:
+                    message = child.pipe.recv()
+                except (EOFError, OSError):
+                    dead = self._buried(child)
+                    if child.attempt < ATTEMPTS and child.task is not None:
+                        progress(-child.pages_done)
+                        again.append((child.task, child.attempt + 1))
+                    else:
+                        yield dead
+                    continue
+                outcome = self._receive(child, message, progress)
                 if outcome:
                     yield outcome
             for child in list(self._busy):
@@ -142,21 +156,37 @@ class WorkerPool:
                 if failure:
                     yield self._fail(child, failure)
 
-    def _receive(self, child: _Child, progress: Callable[[int], None]) -> Outcome[Any] | None:
+    def _started(self, task: Task[K], attempt: int) -> _Child:
+        """A child that has begun with the task."""
+        while True:
+            child = self._idle.pop() if self._idle else _Child(self._context)
+            try:
+                child.start(task, attempt)
+                return child
+            except OSError:  # it died while it had nothing to do
+                child.end()
+
+    def _buried(self, child: _Child) -> Outcome[Any]:
+        """A dead child's task as a failure."""
+        child.process.join(timeout=5)
+        return self._fail(child, Failure(WORKER_DIED, _death(child.process.exitcode), child.pages_done))
+
+    def _receive(self, child: _Child, message: tuple[str, Any], progress: Callable[[int], None]) -> Outcome[Any] | None:
         assert child.task is not None
-        try:
-            kind, value = child.pipe.recv()
-        except (EOFError, OSError):
-            child.process.join(timeout=5)
-            return self._fail(child, Failure(WORKER_DIED, _death(child.process.exitcode)))
+        kind, value = message
+        now = time.monotonic()
         if kind == "started":
-            child.deadline = time.monotonic() + child.task.timeout_s
+            child.deadline, child.stalled = now + child.task.timeout_s, now + child.task.stall_s
             return None
         if kind == "progress":
+            child.stalled = now + child.task.stall_s
+            child.pages_done += value
             progress(value)
             return None
         if kind == "engine-error":
             raise EngineError(value)
+        if isinstance(value, Failure):
+            value = replace(value, pages_done=child.pages_done)
         key, child.task = child.task.key, None
         child.done += 1
         self._busy.remove(child)
@@ -171,12 +201,14 @@ class WorkerPool:
         assert child.task is not None
         if child.pipe.poll():
             return None  # it has something to say, perhaps its result
-        if time.monotonic() > child.deadline:
-            return Failure(TIMEOUT, f"gave up after {child.task.timeout_s:.0f} s; raise workers.timeout_s")
-        rss = child.rss_bytes()
+        now = time.monotonic()
+        if now > min(child.deadline, child.stalled):
+            limit = child.task.timeout_s if now > child.deadline else child.task.stall_s
+            return Failure(TIMEOUT, f"gave up after {limit:.0f} s; raise workers.timeout_s", child.pages_done)
+        rss = resident_bytes(child.process.pid)
         if rss > self._memory_bytes:
-            limit = self._memory_bytes >> 20
-            return Failure(OUT_OF_MEMORY, f"{rss >> 20} MB exceeds workers.memory_mb = {limit}")
+            detail = f"{rss >> 20} MB exceeds workers.memory_mb = {self._memory_bytes >> 20}"
+            return Failure(OUT_OF_MEMORY, detail, child.pages_done)
         return None
 
     def _fail(self, child: _Child, failure: Failure) -> Outcome[Any]:
@@ -184,6 +216,18 @@ class WorkerPool:
         child.end()
         self._busy.remove(child)
         return Outcome(child.task.key, failure)
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process and its descendants (an OCR server), 0 where the system does not tell."""
+    pages, pids = 0, [pid]
+    while pids:
+        process = Path(f"/proc/{pids.pop()}")
+        with contextlib.suppress(OSError, IndexError):  # it ended, or there is no /proc
+            pages += int((process / "statm").read_text().split()[1])
+            for thread in (process / "task").iterdir():
+                pids += map(int, (thread / "children").read_text().split())
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _ignore_interrupts() -> Any:

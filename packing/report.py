@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from corpus.blocks import clean
 from packing.plan import FloatArray, IntArray, Plan, assign_steps
 
 DATA_PARALLEL_SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -174,7 +175,7 @@ def _last_step(report: PlanReport) -> str:
 
 def _share_lines(title: str, shares: tuple[Share, ...], report: PlanReport) -> list[str]:
     return [f"  by {title}"] + [
-        f"    {s.name or '(no name)':<22} {s.num_samples:>12,} samples {s.num_tokens:>18,} tokens "
+        f"    {clean(s.name) or '(no name)':<22} {s.num_samples:>12,} samples {s.num_tokens:>18,} tokens "
         f"{s.num_tokens / max(report.num_tokens, 1):>6.1%}"
         for s in shares
     ]

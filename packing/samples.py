@@ -62,7 +62,7 @@ class DocumentCut:
 
 
 def cut_partition(job: CutJob, progress: Callable[[int], None]) -> list[DocumentCut]:
-    """Windows and samples of every document of a partition, in the order of their ids."""
+    """Windows and samples of every document of a partition, in the order of the job."""
     pages: dict[str, list[Page]] = defaultdict(list)
     for page in read_records(job.pages_file, Page):
         pages[page.doc_id].append(page)
@@ -71,11 +71,14 @@ def cut_partition(job: CutJob, progress: Callable[[int], None]) -> list[Document
         if question.accepted:
             questions[question.doc_id].append(question)
     counter = load_counter(job.config.tokenizer)
-    return [
-        cut_document(doc_id, pages[doc_id], questions[doc_id], job.problems.get(doc_id, {}), job.config, counter)
-        for doc_id in sorted(d.doc_id for d in job.documents)
-        if doc_id in pages
-    ]
+    cuts = []
+    for document in job.documents:
+        doc_id = document.doc_id
+        if doc_id in pages:
+            problems = job.problems.get(doc_id, {})
+            cuts.append(cut_document(doc_id, pages[doc_id], questions[doc_id], problems, job.config, counter))
+        progress(document.num_pages)
+    return cuts
 
 
 def cut_document(

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 
 from corpus.errors import ConfigError
 from corpus.records import PlanEntry, Rejected, content_id
-from corpus.store import schema_of, write_json, write_records, write_table
+from corpus.store import parquet_source, schema_of, write_json, write_records, write_table
 from packing.cost import QWEN2_5_VL_7B, ModelDims
 from packing.plan import PLAN_VERSION, IntArray, Plan, PlanSettings, Samples, TextArray, plan, step_rows
 from packing.report import PlanReport, make_report
@@ -155,7 +155,7 @@ def _read(path: Path) -> _RawTable:
 
 def _read_parquet(path: Path) -> _RawTable:
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(parquet_source(path)) as file:
             names = file.schema_arrow.names
             wanted = [c.name for c in COLUMNS if c.name in names]
             for name in wanted:

@@ -187,7 +187,8 @@ class DocumentIndex:
             for block in page.blocks:
                 title = readable(block.text)
                 looks = block.kind in ("title", "heading") and block.emphasised and _is_title(title)
-                if looks and _set_apart(block, page) and self._stands_once(title):
+                apart = looks and _set_apart(block, page) and not _names_a_picture(block, page)
+                if apart and self._stands_once(title):
                     found.append(Place(page=page.index, block=block, title=title))
         return found
 
@@ -388,6 +389,7 @@ def _is_title(title: str) -> bool:
         and not re.search(r"[A-Z]{4} [A-Z]$", title)  # "SIGNATURE S"
         and not re.search(r"[.!?] \d+$|[a-z]\. [A-Z]", title)  # a step with its number, two sentences
         and not re.search(r"^[A-Z]: |\b[A-Z][a-z]+ \d{1,2}, \d{4}", title)  # a label in a figure, a date
+        and not re.search(r"[*\u2217\u2020\u2021\u00a7]|[a-z]\d", title)  # footnote marks: "Xinyuan Lu\u22171,2"
         and not re.match(r"(?:table|figure|fig\.?|chart) \S*\d", title, re.IGNORECASE)
         and not re.fullmatch(r"(?:chapter|part|section|appendix|annex) [\w.-]+", title, re.IGNORECASE)  # a bare number
     )
@@ -406,6 +408,18 @@ def _set_apart(block: Block, page: Page) -> bool:
     centred = abs((x0 + x1) - page.width) <= 12
     right = abs(x1 - max(b.box[2] for b in body)) <= 3
     return begins or centred or right or _line_height(block) > 1.15 * statistics.median(map(_line_height, body))
+
+
+def _names_a_picture(block: Block, page: Page) -> bool:
+    """Whether the heading is the title of a chart: inside a picture, or close above one with nothing between."""
+    x0, _, x1, y1 = block.box
+    reach = 3 * _line_height(block)
+    for other in page.blocks:
+        ox0, oy0, ox1, oy1 = other.box
+        beneath = -2 <= oy0 - y1 <= reach and min(x1, ox1) > max(x0, ox0)
+        if other.kind == "picture" and (beneath or contains((ox0, oy0, ox1, oy1), center(block.box))):
+            return True
+    return False
 
 
 def _line_height(block: Block) -> float:

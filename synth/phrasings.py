@@ -26,16 +26,16 @@ PHRASINGS: dict[str, tuple[str, ...]] = {
         "{table}{unit}, and (2) in the row {row2} and the column {column2} of {table2}{unit2}. {digits}",
     ),
     "heading-page": (
-        'On which page of the document does the heading "{title}" stand, {first_is_1}?',
-        'Give the number of the page that carries the heading "{title}", {first_is_1}.',
-        'Where in the document is the heading "{title}"? Answer with the page number, {first_is_1}.',
+        'On which page of the document does the heading or title "{title}" stand, {first_is_1}?',
+        'Give the number of the page that carries the heading or title "{title}", {first_is_1}.',
+        'Where in the document is the heading or title "{title}"? Answer with the page number, {first_is_1}.',
     ),
     "heading-pages": (
-        "On which pages of the document do the following headings stand: {titles}? Answer with a list "
+        "On which pages of the document do the following headings or titles stand: {titles}? Answer with a list "
         "of page numbers in this order, {first_is_1}.",
-        "Give, in this order, the numbers of the pages that carry the headings {titles}, {first_is_1}. "
+        "Give, in this order, the numbers of the pages that carry the headings or titles {titles}, {first_is_1}. "
         "Answer with a list.",
-        "Find the headings {titles}. List the page number of each in this order, {first_is_1}.",
+        "Find the headings or titles {titles}. List the page number of each in this order, {first_is_1}.",
     ),
     "caption-text": (
         'What is the caption of {label}? Give its full text without the words "{label}".',
@@ -68,11 +68,11 @@ PHRASINGS: dict[str, tuple[str, ...]] = {
         'Count the subsections directly below the section "{title}". How many are there?',
     ),
     "heading-distance": (
-        'How many pages after the page with the heading "{title}" does the heading "{later}" stand? '
+        'How many pages after the page with the heading or title "{title}" does the heading or title "{later}" stand? '
         "(Two headings on consecutive pages are 1 page apart.)",
-        'The heading "{title}" comes before the heading "{later}". How many pages lie from the page of '
-        "the first to the page of the second? (A heading on the very next page is 1 page away.)",
-        'By how many pages do the headings "{title}" and "{later}" lie apart? (Subtract the page number'
+        'The heading or title "{title}" comes before the heading or title "{later}". How many pages lie from the page '
+        "of the first to the page of the second? (A heading on the very next page is 1 page away.)",
+        'By how many pages do the headings or titles "{title}" and "{later}" lie apart? (Subtract the page number'
         " of the first from that of the second.)",
     ),
     "list-count": (

@@ -24,7 +24,8 @@ STAGE_VERSION = 1  # raise it when the same pages should be asked about anew
 class SynthJob:
     """One partition to ask about. `given`: the user's own questions by document, for backend `file`."""
 
-    documents: tuple[Document, ...]
+    documents: tuple[Document, ...]  # by id
+    rejected: frozenset[str]  # ids of those that an earlier stage or an earlier attempt refused
     pages_file: Path
     settings: SynthSettings
     seed: int
@@ -51,8 +52,14 @@ def synthesise_partition(job: SynthJob, progress: Callable[[int], None]) -> Synt
         pages[page.doc_id].append(page)
     questions: list[Question] = []
     gaps: list[Rejected] = []
-    for document in sorted(job.documents, key=lambda d: d.doc_id):
-        if job.settings.backend == "file":
+    for document in job.documents:
+        if document.doc_id in job.rejected:
+            detail = f"document {document.doc_id} was rejected; see ledger.parquet"
+            gaps += [
+                Rejected(id=g.where, stage="synthesise", reason="document-rejected", detail=detail)
+                for g in job.given.get(document.doc_id, ())
+            ]
+        elif job.settings.backend == "file":
             questions += [admit(given, document) for given in job.given.get(document.doc_id, ())]
         else:
             written, missing = _from_layout(document, pages[document.doc_id], job)

@@ -6,9 +6,10 @@ Imported by the worker processes of some tests, so nothing heavy is loaded at th
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ LETTER = (612.0, 792.0)
 MARGIN = 72
 FONT_SIZE = 12
 LEADING = 16
+
+NO_POPPLER = "" if shutil.which("pdftoppm") else "Poppler is not installed (Debian: apt-get install poppler-utils)"
 
 Progress = Callable[[int], None]
 
@@ -140,6 +143,53 @@ def picture_of(lines: Sequence[str], size: tuple[float, float]) -> Any:
     return image
 
 
+def write_raw_pdf(
+    path: Path, pages: Sequence[tuple[str, str]], catalog: str = "", objects: Sequence[bytes] = (), trailer: str = ""
+) -> Path:
+    """Write a PDF by hand, for what no library would write.
+
+    Args:
+        pages: (entries of the page, content stream). Unless the entries say otherwise, `/F1` is Helvetica.
+        catalog: entries of the catalog.
+        objects: further objects, which the entries may name as `4 0 R`, `5 0 R` and so on.
+        trailer: entries of the trailer.
+    """
+    first = 4 + len(objects)
+    kids = " ".join(f"{first + 2 * i} 0 R" for i in range(len(pages)))
+    written = [
+        f"<</Type/Catalog/Pages 2 0 R{catalog}>>".encode(),
+        f"<</Type/Pages/Count {len(pages)}/Kids[{kids}]>>".encode(),
+        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica/Encoding/WinAnsiEncoding>>",
+        *objects,
+    ]
+    for i, (entries, content) in enumerate(pages):
+        if "/Resources" not in entries:
+            entries += "/Resources<</Font<</F1 3 0 R>>>>"
+        if "/Contents" not in entries:
+            entries += f"/Contents {first + 2 * i + 1} 0 R"
+        written.append(f"<</Type/Page/Parent 2 0 R{entries}>>".encode("latin-1"))
+        stream = content.encode("latin-1")
+        written.append(b"<</Length %d>>stream\n%s\nendstream" % (len(stream), stream))
+    data, table = b"%PDF-1.6\n", b"0000000000 65535 f \n"
+    for number, body in enumerate(written, start=1):
+        table += b"%010d 00000 n \n" % len(data)
+        data += b"%d 0 obj\n%s\nendobj\n" % (number, body)
+    size = len(written) + 1
+    end = f"trailer\n<</Root 1 0 R/Size {size}{trailer}>>\nstartxref\n{len(data)}\n%%EOF\n"
+    path.write_bytes(data + b"xref\n0 %d\n%s" % (size, table) + end.encode())
+    return path
+
+
+def poppler_in_the_way(folder: Path, script: str) -> Path:
+    """A folder for PATH whose `pdftoppm` is a shell script; it may end with `exec "$REAL" "$@"`."""
+    real = shutil.which("pdftoppm")
+    folder.mkdir(parents=True, exist_ok=True)
+    tool = folder / "pdftoppm"
+    tool.write_text(f"#!/bin/sh\nREAL={real}\nHERE={folder}\n{script}\n")
+    tool.chmod(0o755)
+    return folder
+
+
 PDF_WITHOUT_PAGES = (
     b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n"
     b"2 0 obj<</Type/Pages/Count 0/Kids[]>>endobj\ntrailer<</Root 1 0 R/Size 3>>\n%%EOF\n"
@@ -163,6 +213,24 @@ def crash(argument: Any, progress: Progress) -> None:
     """A segmentation fault, as a broken C library has it."""
     os.kill(os.getpid(), signal.SIGSEGV)
     time.sleep(60)
+
+
+def die_at_first(argument: Path, progress: Progress) -> str:
+    """A task whose process is killed from outside when it runs for the first time, after one page."""
+    progress(1)
+    if argument.exists():
+        return "done"
+    argument.touch()
+    time.sleep(0.2)  # for the parent to hear of the page
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("unreachable")
+
+
+def stand_still(argument: int, progress: Progress) -> None:
+    """A task that reports a number of pages and then hangs."""
+    for _ in range(argument):
+        progress(1)
+    time.sleep(600)
 
 
 def leave(argument: int, progress: Progress) -> None:
@@ -198,6 +266,123 @@ def refuse(argument: tuple[str, str], progress: Progress) -> None:
     raise DocumentError(*argument)
 
 
+class InlinePool:
+    """Runs tasks in this process; `fault(task)` may give a `Failure` instead. Stands in for `WorkerPool`."""
+
+    def __init__(self, fault: Callable[[Any], Any]) -> None:
+        self._fault = fault
+
+    def __call__(self, *_: int) -> InlinePool:
+        return self
+
+    def __enter__(self) -> InlinePool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def run(self, tasks: Iterable[Any], progress: Progress) -> Iterator[Any]:
+        from corpus.workers import Outcome
+
+        for task in tasks:
+            yield Outcome(task.key, self._fault(task) or task.function(task.argument, progress))
+
+
 def engine_fault(argument: str, progress: Progress) -> None:
     """The outside failed."""
     raise EngineError(argument)
+
+
+def render_a_page(argument: str, progress: Progress) -> None:
+    """Render the first page of a file of one Letter page with Poppler, without a limit of its own."""
+    from corpus.poppler import Limits, Wanted, render_with_poppler
+    from corpus.records import PageGrid
+
+    wanted = Wanted(index=0, width=612, height=792, user_unit=1, grid=PageGrid(height=28, width=28))
+    list(render_with_poppler(argument, 1, [wanted], Limits(timeout_s=600, memory_mb=2_048)))
+
+
+# ------------------------------------------------------------------------------------------ PaddleOCR, without models
+
+PADDLE_LIBRARY = '''
+"""Stands in for PaddleOCR: reads nothing, but does what the red of a page's first pixel says."""
+import os, signal, sys, time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+print("a greeting on standard output")
+os.write(1, b"\\x00\\x00\\x00\\x02{}")  # to whoever believes that it may speak there
+START, RAISE, LEAVE, KILLED, KILLED_ONCE, HANG, EAT, UPSIDE_DOWN = range(8)
+
+
+class PaddleOCR:
+    def __init__(self, **options):
+        (HERE / "options.txt").write_text(repr(options))
+        with open(HERE / "starts.txt", "a") as f:
+            f.write(f"{os.getpid()}\\n")
+        if (HERE / "broken").exists():
+            raise RuntimeError((HERE / "broken").read_text())
+
+    def predict(self, page):
+        print("reading", page.shape)
+        sys.stdout.flush()
+        (HERE / "reading.txt").touch()
+        what, argument = int(page[0, 0, 2]), int(page[0, 0, 1])
+        if what == RAISE:
+            raise ValueError("cannot read this\\nin many words")
+        if what == LEAVE:
+            print("last words of the library", file=sys.stderr, flush=True)
+            os._exit(argument)
+        if what == KILLED or (what == KILLED_ONCE and not (HERE / "killed").exists()):
+            (HERE / "killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if what == HANG:
+            time.sleep(600)
+        if what == EAT:
+            held = b"x" * (argument << 24)
+            time.sleep(600)
+        on_its_head = int(page[-1, -1, 2]) == UPSIDE_DOWN
+        sure = 0.4 if what == UPSIDE_DOWN else 0.99
+        height, width = page.shape[:2]
+        return [
+            {
+                "rec_polys": [[[1, 2], [width - 3, 2], [width - 3, 12], [1, 12]], [[1, 20], [9, 20], [9, 30], [1, 30]]],
+                "rec_texts": [" Words on the page ", " "],
+                "rec_scores": [sure, 0.5],
+            }
+        ]
+'''
+RAISE, LEAVE, KILLED, KILLED_ONCE, HANG, EAT, UPSIDE_DOWN = range(1, 8)  # what its pages may ask of it
+
+
+def write_paddle_environment(folder: Path) -> Path:
+    """An environment of its own whose PaddleOCR is the library above; its interpreter. Its files lie in `library`."""
+    import sysconfig
+    import venv
+
+    venv.create(folder, with_pip=False, symlinks=True)
+    (site,) = folder.glob("lib/python3*/site-packages")
+    (site / "paddleocr.py").write_text(PADDLE_LIBRARY)
+    (site / "paddleocr-3.0.dist-info").mkdir()
+    (site / "paddleocr-3.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: paddleocr\nVersion: 3.0\n")
+    (site / "numpy.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (folder / "library").symlink_to(site)
+    return folder / "bin" / "python"
+
+
+def page_that_asks(what: int, argument: int = 0) -> Any:
+    """A page of 40 by 60 pixels for the library above."""
+    import numpy as np
+
+    page = np.full((40, 60, 3), 255, np.uint8)
+    page[0, 0] = (what, argument, 0)
+    return page
+
+
+def ask_paddle(argument: tuple[str, int, int], progress: Progress) -> None:
+    """Have PaddleOCR in an interpreter read a page, in a worker."""
+    from corpus.config import OcrSettings
+    from corpus.ocr import load_engine
+
+    python, what, extent = argument
+    load_engine(OcrSettings(engine="paddleocr", python=python)).read(page_that_asks(what, extent))

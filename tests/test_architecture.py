@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "trainer_plugin": {"corpus", "packing", "trainer_plugin"},
 }
 COMPOSITION_ROOT = ("corpus/pipeline.py", "corpus/cli.py", "corpus/stages/")
+REMOTE = ("fsspec", "s3fs", "gcsfs", "aiohttp", "botocore", "aiobotocore")
 HEAVY = (
     "pyarrow",
     "numpy",
@@ -31,6 +32,7 @@ HEAVY = (
     "jinja2",
     "transformers",
     "torch",
+    *REMOTE,
 )
 
 FILES = sorted(str(f.relative_to(ROOT)) for package in PACKAGES for f in (ROOT / package).rglob("*.py"))
@@ -114,3 +116,13 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     assert "click" in loaded
     assert loaded & set(HEAVY) == set()
     assert loaded & set(PACKAGES) == {"corpus"}
+
+
+def test_local_builds_load_nothing_for_remote_storage() -> None:
+    code = "import corpus.pipeline, corpus.linting, trainer_plugin.dataset\n"
+    code += "from corpus.storage import path_of; path_of('runs/mine')"
+    assert loaded_by(code) & set(REMOTE) == set()
+
+
+def test_the_libraries_of_remote_storage_are_imported_in_one_place() -> None:
+    assert [file for file in FILES if top_level(imports_of(file)) & set(REMOTE)] == ["corpus/storage.py"]

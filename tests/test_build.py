@@ -22,16 +22,18 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import webdataset
+from click.testing import CliRunner
 from PIL import Image, ImageDraw
 from reportlab.lib.pagesizes import letter
 from reportlab.lib.utils import ImageReader
 from reportlab.pdfgen.canvas import Canvas
 
+from corpus.cli import main
 from corpus.config import Config, load_config
-from corpus.inspection import BrokenPromise
+from corpus.inspection import BrokenPromise, describe_run
 from corpus.linting import lint_run
 from corpus.pipeline import BuildResult, build
-from corpus.records import LedgerEntry, Question, Sample
+from corpus.records import LedgerEntry, Page, Question, Sample
 from corpus.store import read_records
 
 QUICK = ("parse.layout=fonts", "windows.min_tokens=1000", "synth.min_segment_pages=3", "synth.max_segment_pages=5")
@@ -139,6 +141,25 @@ def test_the_scan_is_read_by_ocr(undisturbed: tuple[Path, BuildResult]) -> None:
     assert by_name(undisturbed[0])["scan.pdf"].ocr_pages == 2
 
 
+def test_pages_read_with_low_confidence_are_counted_and_named(
+    undisturbed: tuple[Path, BuildResult], inputs: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(undisturbed[0], run)
+    pages = [p for f in run.glob("pages/*.parquet") for p in read_records(f, Page) if p.text_source == "ocr"]
+    low, high = sorted(p.ocr_confidence for p in pages)
+    assert 0.9 < low < high < 1 and describe_run(run)["pages"]["low_confidence"] == 0
+    again = build([str(inputs)], run, quick(f"ocr.low_confidence={high}"), workers=2, quiet=True)
+    assert not again.work.get("parse")  # it is a way of looking, not of reading
+    assert describe_run(run)["pages"]["low_confidence"] == 1
+    said = CliRunner().invoke(main, ["inspect", str(run)]).stdout
+    assert "2 read by OCR (1 of them with low confidence)" in said
+    assert "pages read by OCR, 1 of them with low confidence" in (run / "report.html").read_text()
+    sample = next(s for s in read_records(run / "samples.parquet", Sample) if s.doc_id == pages[0].doc_id)
+    said = CliRunner().invoke(main, ["inspect", str(run), "--sample", sample.sample_id]).stdout
+    assert said.count(f"was read with low confidence: {low:.2f}") == 1
+
+
 def test_lint_passes_and_then_sees_a_flipped_byte(undisturbed: tuple[Path, BuildResult], tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(undisturbed[0], run)
@@ -239,7 +260,7 @@ def copy_of(undisturbed: tuple[Path, BuildResult], tmp_path: Path) -> Path:
         ("windows.max_tokens=120000", {"windows"}),  # the same windows come out, so nothing follows
         ("windows.max_tokens=12000", {"windows", "shard", "plan"}),
         ("messages.page_labels=false", {"windows", "plan"}),
-        ("render.jpeg_quality=80", {"shard"}),
+        ("render.quality=80", {"shard"}),
         ("model=qwen3-vl", {"windows", "shard", "plan"}),
         ("synth.questions_per_segment=2", {"synthesise", "windows", "shard", "plan"}),
     ],

@@ -244,7 +244,7 @@ def test_questions_of_a_benchmark_are_refused_and_their_document_stays(library: 
     refused = {r["reason"]: r for r in pq.read_table(tmp_path / "run" / "rejected.parquet").to_pylist()}
     assert set(refused) == {"contaminated", "benchmark-question", "document-rejected"}
     assert refused["benchmark-question"]["detail"] == "100% of the word runs of the question of bench.json:1"
-    assert refused["document-rejected"]["detail"].endswith("was rejected at clean: contaminated")
+    assert refused["document-rejected"]["detail"].endswith("was rejected; see ledger.parquet")
     assert "bench.json:1" in (tmp_path / "run" / "report.html").read_text()
 
 

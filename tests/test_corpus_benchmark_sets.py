@@ -12,15 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from corpus.benchmark_sets import BenchmarkFile, fingerprint_pdf, list_lines, read_benchmarks
+from corpus.benchmark_sets import BenchmarkFile, FingerprintJob, fingerprint_pdf, list_lines, read_benchmarks
 from corpus.cli import main
+from corpus.config import DEFAULT_STORAGE
 from corpus.errors import ConfigError, DocumentError
 
 TEXT = "\n".join(f"Line {i} of page {{page}} says that pump {i} was repaired in week {i * 7 % 50}." for i in range(30))
 
 
 def fingerprint(path: Path) -> BenchmarkFile:
-    return fingerprint_pdf((str(path), path.name), lambda _: None)
+    return fingerprint_pdf(FingerprintJob(uri=str(path), name=path.name, storage=DEFAULT_STORAGE), lambda _: None)
 
 
 def test_entries_are_sorted_by_what_they_are(make_pdf: Callable[..., Path], tmp_path: Path) -> None:
@@ -79,7 +80,7 @@ def test_what_cannot_be_understood_stops_the_build(
 
 
 def test_a_folder_without_pdfs_is_a_mistake(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no PDF below"):
+    with pytest.raises(ConfigError, match="clean.decontaminate: no PDF found in"):
         read_benchmarks([str(tmp_path)])
 
 

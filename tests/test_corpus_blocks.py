@@ -74,6 +74,18 @@ def test_a_region_is_a_block_of_its_kind(label: str, kind: str) -> None:
     assert found == [(kind, f"left{gap}right")]
 
 
+def test_lines_of_two_sizes_are_two_headings() -> None:
+    region = Region("section-header", (70, 0, 600, 60))
+    chapter, section = line("CONSOLIDATED RESULTS", 10, size=16), line("REVENUES", 30, size=12)
+    made = layer_blocks(layout(chapter, section, regions=(region,)))
+    assert [(b.kind, b.text, b.size, b.box) for b in made] == [
+        ("heading", "CONSOLIDATED RESULTS", 16, (72, 10, 272, 26)),
+        ("heading", "REVENUES", 12, (72, 30, 272, 42)),
+    ]
+    wrapped = layer_blocks(layout(chapter, line("OF OPERATIONS", 30, size=15.5), regions=(region,)))
+    assert [(b.text, b.size, b.box) for b in wrapped] == [("CONSOLIDATED RESULTS\nOF OPERATIONS", 16, region.box)]
+
+
 def test_an_unknown_label_is_text() -> None:
     assert blocks(line("x", 100), regions=(Region("seal", (70, 90, 300, 130)),)) == [("text", "x")]
 
@@ -155,7 +167,39 @@ def test_a_block_of_ocr_is_as_sure_as_its_lowest_line() -> None:
     found = ocr_blocks([read("one", 100, 0.91), read("two", 112, 0.678912), read("far", 300, 0.99)])
     assert [(b.kind, b.text, b.confidence) for b in found] == [("text", "one\ntwo", 0.6789), ("text", "far", 0.99)]
     assert found[0].box == (72, 100, 300, 122)
+    assert [b.line_confidences for b in found] == [(0.91, 0.6789), (0.99,)]
     assert ocr_blocks([]) == ()
+
+
+def test_size_and_wording_tell_what_ocr_read() -> None:
+    def read(text: str, y: float, height: float = 10) -> OcrLine:
+        return OcrLine((72, y, 400, y + height), text, 0.99)
+
+    page = [
+        read("2. Pumps and valves", 50, 16),
+        read("The council reads its report on", 80),
+        read("copper and pumps.", 92),
+        read("1. First item of a list", 104),
+        read("that goes on", 116),
+        read("(b) Second item", 128),
+        read("\u2022 Third item", 140),
+        read("Figure 3: The harbour", 170),
+        read("图3：港口", 190),
+        read("Table of contents", 220),
+        read("A LARGE LINE THAT ENDS LIKE A SENTENCE.", 250, 16),
+    ]
+    assert [(b.kind, b.text.replace("\n", " / ")) for b in ocr_blocks(page)] == [
+        ("heading", "2. Pumps and valves"),
+        ("text", "The council reads its report on / copper and pumps."),
+        ("list-item", "1. First item of a list / that goes on"),
+        ("list-item", "(b) Second item"),
+        ("list-item", "\u2022 Third item"),
+        ("caption", "Figure 3: The harbour"),
+        ("caption", "图3：港口"),
+        ("text", "Table of contents"),
+        ("text", "A LARGE LINE THAT ENDS LIKE A SENTENCE."),
+    ]
+    assert [b.emphasised for b in ocr_blocks(page)] == [True] + [False] * 8
 
 
 def test_a_block_stands_out_only_if_every_line_does() -> None:

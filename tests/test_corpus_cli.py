@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from fakes import write_paddle_environment
 
 from corpus import __version__
 from corpus.cli import main
@@ -74,6 +75,12 @@ def test_a_broken_manifest_is_refused(tmp_path: Path) -> None:
         ("nonsense", "--set 'nonsense': write key=value"),
         ("tokenizer=/no/such/tokenizer", "tokenizer '/no/such/tokenizer' is not a folder"),
         ("tokenizer=no/such-model", "tokenizer 'no/such-model' cannot be loaded"),
+        (
+            "ocr={engine: paddleocr, python: /no/such/python}",
+            "ocr.python = '/no/such/python' is not an executable file",
+        ),
+        ("ocr={engine: paddleocr, python: 'true'}", "PaddleOCR cannot start in ocr.python = "),
+        ("ocr.language=Klingon", "rapidocr does not read 'Klingon'"),
         ("synth={backend: file, files: [/no/questions.jsonl]}", "cannot read question file /no/questions.jsonl"),
     ],
 )
@@ -281,6 +288,20 @@ def test_the_doctor_tries_every_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(c["usable"] or c["install"] for c in checks.values())
 
 
+def test_the_doctor_tries_paddleocr_where_the_settings_say(tmp_path: Path) -> None:
+    def found(*settings: str) -> dict[str, Any]:
+        arguments = [x for s in settings for x in ("--set", s)]
+        checks = json.loads(corpus("doctor", "--json", *arguments).stdout)
+        return next(c for c in checks if c["name"] == "paddleocr")
+
+    nowhere = found()
+    assert (nowhere["usable"], nowhere["found"]) == (False, "no ocr.python given")
+    assert "pip install paddleocr onnxruntime" in nowhere["install"]
+    assert "'/no/python' is not an executable file" in found("ocr.python=/no/python")["found"]
+    python = write_paddle_environment(tmp_path / "environment")
+    assert found(f"ocr.python={python}")["found"] == f"3.0, onnxruntime, reads on cpu in {python}"
+
+
 def test_the_doctor_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     from corpus import doctor
 
@@ -289,6 +310,7 @@ def test_the_doctor_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> Non
 
     engine = doctor._Engine("rapidocr", "pages without a text layer", True, "pip install rapidocr", missing)
     monkeypatch.setattr(doctor, "ENGINES", (engine,))
+    monkeypatch.setenv("COLUMNS", "200")  # no cell is wrapped
     shown = corpus("doctor")
     assert shown.exit_code == 0
     assert "MISSING" in shown.stdout

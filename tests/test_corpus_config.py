@@ -37,9 +37,9 @@ def test_defaults_are_the_recipe() -> None:
 
 
 def test_a_file_overrides_defaults_and_an_assignment_overrides_the_file(tmp_path: Path) -> None:
-    file = yaml_file(tmp_path, "seed: 3\nrender: {dpi: 100, jpeg_quality: 80}\n")
+    file = yaml_file(tmp_path, "seed: 3\nrender: {dpi: 100, quality: 80}\n")
     config = load_config(file, ("render.dpi=200", "synth.tasks=[ocr-full]", "model=qwen3-vl"))
-    assert (config.seed, config.render.dpi, config.render.jpeg_quality) == (3, 200, 80)
+    assert (config.seed, config.render.dpi, config.render.quality) == (3, 200, 80)
     assert config.synth.tasks == ("ocr-full",)
     assert config.model == "qwen3-vl"
 
@@ -77,13 +77,22 @@ def test_a_key_like_no_other_lists_what_there_is() -> None:
     ("assignment", "says"),
     [
         ("render.dpi=35", "render.dpi = 35: input should be greater than or equal to 36"),
-        ("render.jpeg_quality=101", "render.jpeg_quality = 101"),
+        ("render.quality=101", "render.quality = 101"),
         ("render.dpi=sharp", "render.dpi = 'sharp'"),
         ("seed=-1", "seed = -1"),
         ("seed=", "seed = None"),
         ("model=qwen4", "model = 'qwen4'"),
         ("packing.validation_share=1", "packing.validation_share = 1"),
         ("ocr.min_confidence=1.5", "ocr.min_confidence = 1.5"),
+        ("ocr.language=Deutsch", "language: rapidocr does not read 'Deutsch'; known: af, az, bs, ca"),
+        ("ocr.language=ko", "language: rapidocr does not read 'ko' (paddleocr reads it); known: "),
+        (
+            "ocr={engine: paddleocr, python: p, language: xx}",
+            "language: paddleocr does not read 'xx'; known: af, ar, az",
+        ),
+        ("ocr.engine=paddleocr", "engine: paddleocr needs ocr.python"),
+        ("ocr.device=gpu", "device: gpu is for engine: paddleocr"),
+        ("ocr.engine=tesseract", "ocr.engine = 'tesseract'"),
         ("workers.timeout_s=0", "workers.timeout_s = 0"),
         ("workers.memory_mb=10", "workers.memory_mb = 10"),
         ("windows.min_tokens=200000", "max_tokens 131072 is below min_tokens 200000"),

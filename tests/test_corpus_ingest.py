@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from fakes import PDF_WITHOUT_PAGES
 
+from corpus.config import DEFAULT_STORAGE as NEAR
 from corpus.config import IngestSettings
 from corpus.errors import ConfigError
-from corpus.ingest import Ingested, Probe, Source, expand_inputs, judge, probe_file, reusable, stat_file
+from corpus.ingest import Ingested, Probe, ProbeJob, Source, expand_inputs, judge, probe_file, reusable, stat_file
 from corpus.store import file_sha256
 
 MakePdf = Callable[..., Path]
@@ -49,7 +50,8 @@ def jsonl(file: Path, *rows: Any) -> Path:
 
 
 def probe(path: Path | str, password: str | None = None) -> Probe:
-    return probe_file((str(path), password), lambda _: None)
+    seen = stat_file(str(path))
+    return seen if seen.reason else probe_file(ProbeJob(seen=seen, password=password, storage=NEAR), lambda _: None)
 
 
 # -------------------------------------------------------------------------------------------------- what is meant
@@ -99,7 +101,6 @@ def test_what_matches_nothing_is_refused(library: Path, tmp_path: Path) -> None:
     assert refusal(library / "*.doc").endswith("matches no file")
     (tmp_path / "empty").mkdir()
     assert "no PDF found in" in refusal(tmp_path / "empty")
-    assert "is a URL" in refusal("https://example.org/a.pdf")
 
 
 def test_one_missing_input_refuses_them_all(library: Path) -> None:
@@ -141,7 +142,7 @@ def test_the_first_of_two_entries_for_a_file_counts(tmp_path: Path) -> None:
         ({"uri": ""}, "row 2: no 'uri'"),
         ({"uri": 7}, "row 2: no 'uri'"),
         (["a.pdf"], "row 2: no 'uri'"),
-        ({"uri": "s3://bucket/a.pdf"}, "row 2: 's3://bucket/a.pdf' is a URL"),
+        ({"uri": "ftp://host/a.pdf"}, "row 2: 'ftp://host/a.pdf': no such kind of storage"),
     ],
 )
 def test_a_broken_manifest_names_the_row(tmp_path: Path, row: Any, says: str) -> None:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from fakes import document
+from fakes import document, picture_of
 from reportlab.pdfgen.canvas import Canvas
 
 from corpus import parse
 from corpus.config import OcrSettings, ParseSettings
 from corpus.errors import DocumentError
-from corpus.layout import PageLayout, Word
+from corpus.layout import PageLayout
 from corpus.ocr import OcrLine
-from corpus.parse import JoinJob, ParseJob, check_unchanged, join_partition, parse_pages, text_source
-from corpus.records import Document, Page, Table
+from corpus.parse import JoinJob, ParseJob, join_partition, parse_pages
+from corpus.records import Document, Page
 from corpus.render import count_pages
 from corpus.store import file_sha256, read_records
+from corpus.text_layer import Verdict
 
 MakePdf = Callable[..., Path]
 
@@ -66,12 +66,13 @@ class FakeEngine:
 
     def __init__(self) -> None:
         self.shapes: list[tuple[int, ...]] = []
+        self.text = "Read from the picture"
 
     def read(self, image: np.ndarray) -> list[OcrLine]:
         self.shapes.append(image.shape)
         height, width = image.shape[:2]
         return [
-            OcrLine((0, 0, width / 2, height / 2), "Read from the picture", 0.97),
+            OcrLine((0, 0, width / 2, height / 2), self.text, 0.97),
             OcrLine((0, height / 2, width, height), "dirt", 0.3),
         ]
 
@@ -161,8 +162,32 @@ def test_lines_of_ocr_are_in_points_and_doubtful_ones_are_dropped(make_pdf: Make
     (page,) = parsed(make_pdf(pages=1, images=True, text="picture"), FONTS, OcrSettings(dpi=100, min_confidence=0.5))
     assert engine.shapes == [(1100, 850, 3)]
     assert [(b.text, b.box, b.confidence) for b in page.blocks] == [("Read from the picture", (0, 0, 306, 396), 0.97)]
+    assert page.blocks[0].line_confidences == (0.97,)
+    assert page.ocr_confidence == round((21 * 0.97 + 4 * 0.3) / 25, 4)  # by length, dropped lines too
     (page,) = parsed(make_pdf(pages=1, images=True, text="picture"), FONTS, OcrSettings(min_confidence=0.99))
     assert (page.text_source, page.text_reason) == ("none", "text-layer-of-0-characters, and OCR found no text")
+
+
+def test_a_page_that_the_engine_cannot_read_costs_no_other_page(
+    make_pdf: MakePdf, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = engine.read
+
+    def fail_once(image: np.ndarray) -> list[OcrLine]:
+        lines = read(image)
+        if len(engine.shapes) == 1:
+            raise DocumentError("ocr-failed", "PaddleOCR died 2 times of this page: killed by SIGKILL")
+        return lines
+
+    monkeypatch.setattr(engine, "read", fail_once)
+    pages = parsed(make_pdf(pages=2, images=True, text="picture"), FONTS, OcrSettings())
+    assert [(p.text_source, p.ocr_confidence) for p in pages] == [("none", 1.0), ("ocr", 0.8628)]
+    assert pages[0].text_reason == "ocr-failed: PaddleOCR died 2 times of this page: killed by SIGKILL"
+
+
+def test_a_text_layer_is_no_ocr_with_confidence(make_pdf: MakePdf) -> None:
+    (page,) = parsed(make_pdf(pages=1, text="Some words on a page with a text layer"))
+    assert (page.ocr_confidence, {b.line_confidences for b in page.blocks}) == (1.0, {()})
 
 
 def test_without_an_engine_a_page_stays_without_text_and_says_so(make_pdf: MakePdf) -> None:
@@ -234,62 +259,91 @@ def test_an_encrypted_document_is_read_with_its_password(make_pdf: MakePdf) -> N
 def test_a_source_that_changed_is_refused(make_pdf: MakePdf) -> None:
     file = make_pdf()
     before = of_file(file)
-    check_unchanged(before)
+    piece(before, 0, 3, FONTS, NO_OCR)
     file.write_bytes(file.read_bytes() + b"\n")
     with pytest.raises(DocumentError, match="source-changed") as e:
         piece(before, 0, 3, FONTS, NO_OCR)
     assert str(file) in str(e.value)
     file.unlink()
     with pytest.raises(DocumentError, match="unreadable"):
-        check_unchanged(before)
+        piece(before, 0, 3, FONTS, NO_OCR)
 
 
 # --------------------------------------------------------------------------------------------- which text to trust
 
-
-def shown(image_share: float = 0.0, hidden: int = 0, visible: int = 100) -> Any:
-    """What `text_source` asks of a PyMuPDF page of 100 x 100 points."""
-    spans = [{"type": 3, "chars": [()] * hidden}, {"type": 0, "chars": [()] * visible}]
-    return SimpleNamespace(
-        rect=SimpleNamespace(width=100.0, height=100.0),
-        get_image_info=lambda: [{"bbox": (0, 0, 100, 100 * image_share)}] if image_share else [],
-        get_texttrace=lambda: spans,
-    )
+LINE = "The council of the harbour reads its report on copper"
 
 
-def layout_of(text: str) -> PageLayout:
-    return PageLayout(100, 100, tuple(Word((0, 0, 1, 1), word) for word in text.split()), (), (), ())
+def drawn(path: Path, draw: Callable[[Canvas], None]) -> Path:
+    """A Letter page with a sound paragraph, and what `draw` adds to it."""
+    canvas = Canvas(str(path), pagesize=(612, 792), invariant=1)
+    canvas.setFont("Helvetica", 11)
+    for i in range(6):
+        canvas.drawString(72, 700 - 14 * i, f"{LINE} {i}")
+    draw(canvas)
+    canvas.showPage()
+    canvas.save()
+    return path
 
 
-@pytest.mark.parametrize(
-    ("text", "page", "source", "reason"),
-    [
-        ("Sixteen letters!!", shown(), "layer", ""),
-        ("Sixteen letters!", shown(), "ocr", "text-layer-of-15-characters"),
-        ("", shown(), "ocr", "text-layer-of-0-characters"),
-        ("a" * 18 + "\ufffd" * 2, shown(), "layer", ""),
-        ("a" * 17 + "\ufffd" * 3, shown(), "ocr", "garbled-text-layer: 3 of 20 characters are unmapped"),
-        ("\ue000" * 20, shown(), "ocr", "garbled-text-layer: 20 of 20 characters are unmapped"),
-        ("\x01" * 20, shown(), "ocr", "garbled-text-layer: 20 of 20 characters are unmapped"),
-        ("数" * 20, shown(), "layer", ""),
-        ("a" * 20, shown(image_share=1, hidden=90, visible=10), "layer", "invisible-text-layer"),
-        ("a" * 20, shown(image_share=1, hidden=10, visible=90), "layer", ""),
-        ("a" * 20, shown(image_share=0.6, hidden=90, visible=10), "layer", ""),
-        ("a" * 20, shown(hidden=90, visible=10), "layer", ""),
-    ],
-)
-def test_a_text_layer_is_trusted_when_it_is_sound(text: str, page: Any, source: str, reason: str) -> None:
-    assert text_source(layout_of(text), page) == (source, reason)
+def invisible(canvas: Canvas, text: str, y: float) -> None:
+    line = canvas.beginText(72, y)
+    line.setTextRenderMode(3)
+    line.textOut(text)
+    canvas.drawText(line)
 
 
-def test_a_page_with_an_invisible_layer_keeps_its_text_but_gives_no_tables(
-    make_pdf: MakePdf, monkeypatch: pytest.MonkeyPatch
+def whole_page_image(canvas: Canvas) -> None:
+    from reportlab.lib.utils import ImageReader
+
+    canvas.drawImage(ImageReader(picture_of(["The scanned text"], (612, 792))), 0, 0, 612, 792)
+
+
+def test_text_that_is_not_shown_is_left_out(tmp_path: Path) -> None:
+    def draw(canvas: Canvas) -> None:
+        invisible(canvas, "Nobody sees this", 300)
+        canvas.drawString(72, 2_000, "This stands outside the page")
+        canvas.drawString(72.3, 700, f"{LINE} 0")  # bold by printing twice
+
+    (page,) = parsed(drawn(tmp_path / "page.pdf", draw))
+    assert (page.text_source, page.text_reason) == ("layer", "")
+    assert page.text.split("\n") == [f"{LINE} {i}" for i in range(6)]
+
+
+def test_an_invisible_layer_is_read_anew_and_serves_where_nothing_can_read(tmp_path: Path, engine: FakeEngine) -> None:
+    def draw(canvas: Canvas) -> None:
+        for i in range(20):
+            invisible(canvas, f"{LINE} as somebody recognised it {i}", 500 - 14 * i)
+
+    file = drawn(tmp_path / "page.pdf", draw)
+    (page,) = parsed(file, FONTS, OcrSettings())
+    assert (page.text_source, page.text) == ("ocr", "Read from the picture")
+    assert page.text_reason.startswith("invisible-text-layer: ")
+    (page,) = parsed(file)
+    assert page.text_source == "layer"
+    assert "as somebody recognised it 19" in page.text
+    assert page.text_reason.startswith("invisible-text-layer: ")
+
+
+def test_a_stamp_on_a_scan_is_not_taken_for_its_text(tmp_path: Path, engine: FakeEngine) -> None:
+    canvas = Canvas(str(tmp_path / "page.pdf"), pagesize=(612, 792), invariant=1)
+    whole_page_image(canvas)
+    canvas.drawString(72, 30, "Exhibit 12, page 3 of 50")
+    canvas.showPage()
+    canvas.save()
+    (page,) = parsed(tmp_path / "page.pdf", FONTS, OcrSettings())
+    assert (page.text_source, page.text, page.text_reason) == ("layer", "Exhibit 12, page 3 of 50", "")  # OCR saw less
+    engine.text = "Read from the picture, which says much more than its stamp"
+    (page,) = parsed(tmp_path / "page.pdf", FONTS, OcrSettings())
+    assert (page.text_source, page.text) == ("ocr", engine.text)
+    assert page.text_reason == "sparse-text-over-image: 19 characters"
+
+
+def test_a_layer_that_makes_no_sense_is_read_anew(
+    make_pdf: MakePdf, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table = Table(box=(0.0, 0.0, 9.0, 9.0), columns=("2023",), column_boxes=((0.0, 0.0, 9.0, 1.0),), rows=())
-    monkeypatch.setattr(parse, "strict_tables", lambda _: (table,))
-    monkeypatch.setattr(parse, "_mostly_invisible", lambda _: True)
-    for has_image, tables in ((True, ()), (False, (table,))):
-        monkeypatch.setattr(parse, "_has_page_image", lambda _, answer=has_image: answer)
-        (page,) = parsed(make_pdf(pages=1))
-        assert page.tables == tables
-        assert page.text_source == "layer"
+    monkeypatch.setattr(parse, "examine", lambda layout, _: (layout, Verdict("ocr", "garbled-text-layer: all of it")))
+    (page,) = parsed(make_pdf(pages=1), FONTS, OcrSettings())
+    assert (page.text_source, page.text_reason) == ("ocr", "garbled-text-layer: all of it")
+    (page,) = parsed(make_pdf(pages=1))
+    assert (page.text_source, page.text_reason) == ("none", "garbled-text-layer: all of it, and ocr.engine is none")

@@ -14,7 +14,7 @@ from reportlab.pdfgen.canvas import Canvas
 from corpus.errors import DocumentError
 from corpus.parse import read_layout
 from corpus.records import PageGrid
-from corpus.render import count_pages, encode_jpeg, open_pdf, render
+from corpus.render import count_pages, encode, open_pdf, render
 from corpus.vision_tokens import FAMILIES, natural_size, snap
 
 MakePdf = Callable[..., Path]
@@ -100,43 +100,31 @@ def test_ink_is_where_parsing_says_the_words_are(
     assert bool(layout.regions) == use_model
 
 
-def test_a_page_in_user_units_has_its_words_where_its_ink_is(tmp_path: Path) -> None:
-    content = b"BT /F1 12 Tf 20 100 Td (Hello world) Tj ET"
-    objects = [
-        b"<</Type/Catalog/Pages 2 0 R>>",
-        b"<</Type/Pages/Count 1/Kids[3 0 R]>>",
-        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 100 200]/UserUnit 2.5/Contents 4 0 R"
-        b"/Resources<</Font<</F1 5 0 R>>>>>>",
-        b"<</Length %d>>stream\n%s\nendstream" % (len(content), content),
-        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
-    ]
-    body = b"".join(b"%d 0 obj%sendobj\n" % (i, o) for i, o in enumerate(objects, start=1))
-    (tmp_path / "units.pdf").write_bytes(b"%PDF-1.6\n" + body + b"trailer<</Root 1 0 R/Size 6>>\n%%EOF\n")
-    with open_pdf(tmp_path / "units.pdf") as pdf:
-        layout = read_layout(pdf[0], use_model=False)
-        shown = ink(render(pdf[0], PageGrid(height=500, width=250)))
-    assert (layout.width, layout.height) == (250, 500)
-    rows, columns = np.nonzero(shown)
-    x0, y0, x1, y1 = layout.lines[0].box
-    assert x0 - 1 <= columns.min() < columns.max() <= x1 + 1
-    assert y0 - 1 <= rows.min() < rows.max() <= y1 + 1
+FORMATS = ("jpeg", "webp", "png")
 
 
-def test_rendering_is_deterministic(make_pdf: MakePdf) -> None:
+@pytest.mark.parametrize("image_format", FORMATS)
+def test_rendering_is_deterministic(make_pdf: MakePdf, image_format: str) -> None:
     def once() -> bytes:
         with open_pdf(make_pdf(pages=1)) as pdf:
-            return encode_jpeg(render(pdf[0], PageGrid(height=448, width=364)), quality=90)
+            return encode(render(pdf[0], PageGrid(height=448, width=364)), image_format, quality=90)
 
     assert once() == once()
 
 
-def test_a_jpeg_has_the_size_and_no_metadata() -> None:
+@pytest.mark.parametrize("image_format", FORMATS)
+def test_an_image_file_has_the_size_and_no_metadata(image_format: str) -> None:
     image = Image.effect_mandelbrot((112, 56), (-2, -1, 1, 1), 50).convert("RGB")
-    data = encode_jpeg(image, quality=90)
+    data = encode(image, image_format, quality=90)
     back = Image.open(io.BytesIO(data))
-    assert (back.format, back.mode, back.size) == ("JPEG", "RGB", (112, 56))
-    assert set(back.info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
-    assert len(encode_jpeg(image, quality=30)) < len(data)
+    assert (back.format, back.mode, back.size) == (image_format.upper(), "RGB", (112, 56))
+    assert set(back.info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density", "loop", "background", "timestamp"}
+    worse = encode(image, image_format, quality=30)
+    if image_format == "png":
+        assert np.array_equal(np.asarray(back), np.asarray(image))
+        assert worse == data
+    else:
+        assert len(worse) < len(data)
 
 
 def test_what_cannot_be_rendered_is_the_documents_fault(make_pdf: MakePdf) -> None:

@@ -76,10 +76,14 @@ def test_a_partition_is_sketched_by_page_and_document(tmp_path: Path) -> None:
         page(0, " ".join(some_words(1, 100)), doc_id="a" * 16),
         page(1, "short", doc_id="a" * 16, text_source="ocr", text_reason="no text layer", image_hash="0f" * 32),
         page(0, doc_id="b" * 16, text_source="none"),
+        page(0, "refused before", doc_id="c" * 16),
     ]
     write_records(tmp_path / "pages.parquet", Page, pages)
     job = SketchJob(
-        pages_file=tmp_path / "pages.parquet", sketches=tmp_path / "s.parquet", signatures=tmp_path / "d.parquet"
+        doc_ids=("a" * 16, "b" * 16),
+        pages_file=tmp_path / "pages.parquet",
+        sketches=tmp_path / "s.parquet",
+        signatures=tmp_path / "d.parquet",
     )
     sketch_partition(job, lambda _: None)
     sketches = read_records(tmp_path / "s.parquet", PageSketch)

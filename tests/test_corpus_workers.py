@@ -104,6 +104,32 @@ def test_a_task_that_fails_costs_itself_alone(pool: WorkerPool) -> None:
     assert done["document"] == Failure("encrypted", "needs a password")
 
 
+def test_a_death_from_outside_costs_nothing_but_time(pool: WorkerPool, tmp_path: Path) -> None:
+    pages: list[int] = []
+    assert run(pool, task(0, fakes.die_at_first, tmp_path / "mark"), pages=pages) == {0: "done"}
+    assert pages == [1, -1, 1]  # what the dead process had reported is taken back
+
+
+def test_a_task_that_stands_still_is_given_up_before_its_time(pool: WorkerPool) -> None:
+    still = Task("still", fakes.stand_still, 3, LONG_S, stall_s=1.0)
+    failure = run(pool, still)["still"]
+    assert failure == Failure(TIMEOUT, "gave up after 1 s; raise workers.timeout_s", pages_done=3)
+
+
+def test_tasks_are_taken_when_there_is_a_worker_for_them(pool: WorkerPool) -> None:
+    taken: list[int] = []
+
+    def tasks() -> Iterator[Task[Any]]:
+        for i in range(8):
+            taken.append(i)
+            yield task(i, fakes.double, i)
+
+    outcomes = pool.run(tasks(), lambda _: None)
+    next(outcomes)
+    assert len(taken) <= 4  # a failure can still keep the rest from being begun
+    assert len(list(outcomes)) == 7
+
+
 def test_the_pool_is_as_good_as_new_after_failures(pool: WorkerPool) -> None:
     run(pool, *(task(i, fakes.crash) for i in range(2)))
     assert run(pool, *(task(i, fakes.double, i) for i in range(4))) == {i: 2 * i for i in range(4)}

@@ -379,6 +379,20 @@ def test_a_heading_inside_another_heading_is_ambiguous() -> None:
     assert "FORM 10-K" not in titles
 
 
+@pytest.mark.parametrize(
+    ("picture", "names_it"),
+    [
+        (block("picture", "", 70, width=100), True),
+        (block("picture", "", 110, width=100), False),  # text would fit between
+        (block("picture", "", 70, x=400, width=100), False),  # beside it
+        (block("picture", "\n\n\n", 40), True),  # around it
+    ],
+)
+def test_the_title_of_a_chart_is_no_heading(picture: Block, names_it: bool) -> None:
+    index = index_of(page(0, block("heading", "Views of the parties", 50, width=200), picture, block("text", "B", 400)))
+    assert [h.title for h in index.headings] == ([] if names_it else ["Views of the parties"])
+
+
 def test_a_heading_in_body_type_is_none() -> None:
     plain_type = replace(block("heading", "Carrying case (1)", 50), emphasised=False)
     assert index_of(page(0, plain_type, block("text", "Body.", 80))).headings == []
@@ -428,7 +442,8 @@ def test_a_phrase_that_explains_is_said_once() -> None:
     "title",
     ["Type", "statement of income", "A: Touch panel", "Ends with a stop.", "Statement of Incom e", "Make a call. 2",
      "As of December 31, 2018", "12345 678 9", "TABLE 1A", "Figure 3: Results", 'The "best" title',
-     "Annotator three:", "CHAPTER THIRTYEIGHT", "Appendix B", "SIGNATURE S"],
+     "Annotator three:", "Xinyuan Lu\u22171,2 and Qian Liu", "Liangming Pan3 Qian Liu4", "List of subsidiaries*",
+     "CHAPTER THIRTYEIGHT", "Appendix B", "SIGNATURE S"],
 )  # fmt: skip
 def test_doubtful_headings(title: str) -> None:
     body = block("text", "Body.", 80)

@@ -20,7 +20,8 @@ from corpus.config import MessageSettings
 from corpus.errors import ConfigError
 from corpus.messages import Message, build_messages
 from corpus.records import PlanEntry, Question, Sample, Window
-from corpus.shards import ShardReader, page_name
+from corpus.shards import ShardReader
+from corpus.storage import path_of
 from corpus.store import read_records, record_from
 
 
@@ -42,12 +43,12 @@ class PlanDataset:
     """Rows of a run's plan. Picklable; every process opens the shards for itself."""
 
     def __init__(self, run: str | Path) -> None:
-        """Open a finished run.
+        """Open a finished run, by path or URL.
 
         Raises:
             ConfigError: no finished run, no plan, or a plan that names samples which the run does not have.
         """
-        self.run = Path(run)
+        self.run = path_of(run)
         about = self.run / "run.json"
         if not about.is_file() or not json.loads(about.read_text(encoding="utf-8"))["complete"]:
             raise ConfigError(f"{run} is not a finished run; finish it with `corpus build`")
@@ -88,7 +89,7 @@ class PlanDataset:
         questions = [record_from(Question, asked[i]) for i in sample.question_ids]
         images = []
         for page in range(sample.first_page, sample.first_page + sample.num_pages):
-            image = Image.open(io.BytesIO(shards.read(window.key, page_name(page))))
+            image = Image.open(io.BytesIO(shards.read_page(window.key, page)))
             images.append(image.convert("RGB"))
         return LoadedSample(sample=sample, messages=build_messages(window, questions, self.settings, images))
 

@@ -10,23 +10,27 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 from corpus import benchmark_sets, dedup, render, sketches
 from corpus.benchmark_sets import BenchmarkFile, BenchmarkPage, BenchmarkSet
 from corpus.config import CleanSettings
 from corpus.decontamination import PageIndex, is_contaminated
+from corpus.errors import DocumentError, EngineError
+from corpus.fetch import local_copy
 from corpus.ingest import unwanted_language
 from corpus.page_images import ENGINE
 from corpus.records import Document, Page, Rejected, content_id
 from corpus.rundir import partition_of
 from corpus.sketches import PageSketch, Signature
-from corpus.stages.state import Build, time_limit, value_of
+from corpus.stages.state import Build, blame, pages_of, stall_limit, time_limit
+from corpus.storage import RemotePath, is_url
 from corpus.store import file_sha256, read_records, schema_of, write_records
-from corpus.workers import Task
+from corpus.workers import Failure, Task
 
 STAGE_VERSION = 1  # raise it when the same sketches should be judged anew
 
@@ -35,6 +39,7 @@ STAGE_VERSION = 1  # raise it when the same sketches should be judged anew
 class MatchJob:
     """A partition to compare with the benchmarks."""
 
+    doc_ids: tuple[str, ...]
     sketches: Path
     benchmark: Path
     identity: str  # of the benchmark's content
@@ -50,7 +55,7 @@ def run(b: Build) -> str:
     signatures = {s.doc_id: s for file in files for s in read_records(file, Signature)}
     for name, documents in b.partitions.items():
         b.partitions[name] = [_with_language(d, signatures.get(d.doc_id)) for d in documents]
-    benchmark, unreadable = _read_benchmark(b)
+    benchmark, unreadable = _fingerprint_benchmark(b)
     write_records(b.run.work("rejected", "clean.parquet"), Rejected, unreadable)
     refused = _contaminated(b, benchmark) if b.config.clean.decontaminate else []
     refused += _unwanted(b, {r.id for r in refused})
@@ -73,46 +78,64 @@ def _with_language(document: Document, signature: Signature | None) -> Document:
 
 
 def _sketch(b: Build) -> None:
-    stage = content_id("sketches", sketches.STAGE_VERSION, sketches.ENGINES, str(schema_of(Page)))
     b.run.drop("sketches", keep=b.partitions)
-    tasks = []
-    for name, documents in b.partitions.items():
-        fingerprint = content_id(stage, b.marker("pages", name).output)
+    waiting = list(b.partitions)
+    while waiting:
+        tasks = list(_sketch_tasks(b, waiting))
+        waiting = []
+        for outcome in b.pool.run(tasks, lambda _: None):
+            name, fingerprint, documents = outcome.key
+            if isinstance(outcome.value, Failure):
+                blame(b, "clean", pages_of(documents), outcome.value)
+                waiting.append(name)
+                continue
+            files = [b.run.work(kind, f"{name}.parquet") for kind in ("sketches", "signatures")]
+            b.run.finish("sketches", name, fingerprint, files)
+            b.work["clean"] += 1
+            b.progress.advance(units=len(b.partitions[name]))
+
+
+def _sketch_tasks(b: Build, names: list[str]) -> Iterator[Task[Any]]:
+    """The partitions that are not done; the key of a task is name, fingerprint, documents."""
+    stage = content_id("sketches", sketches.STAGE_VERSION, sketches.ENGINES, str(schema_of(Page)))
+    for name in names:
+        documents = b.kept(name)
+        fingerprint = content_id(stage, b.marker("pages", name).output, [d.doc_id for d in documents])
         if b.run.is_done("sketches", name, fingerprint):
-            b.progress.advance(units=len(documents))
+            b.progress.advance(units=len(b.partitions[name]))
             continue
         b.run.reopen("sketches", name)
         job = sketches.SketchJob(
+            doc_ids=tuple(d.doc_id for d in documents),
             pages_file=b.run.path("pages", f"{name}.parquet"),
             sketches=b.run.work("sketches", f"{name}.parquet"),
             signatures=b.run.work("signatures", f"{name}.parquet"),
         )
-        tasks.append(Task((name, fingerprint), sketches.sketch_partition, job, time_limit(b, documents)))
-    for outcome in b.pool.run(tasks, lambda _: None):
-        name, fingerprint = outcome.key
-        value_of(outcome.value, f"sketches of {name}")
-        files = [b.run.work(kind, f"{name}.parquet") for kind in ("sketches", "signatures")]
-        b.run.finish("sketches", name, fingerprint, files)
-        b.work["clean"] += 1
-        b.progress.advance(units=len(b.partitions[name]))
+        key = (name, fingerprint, documents)
+        yield Task(key, sketches.sketch_partition, job, time_limit(b, documents), stall_limit(b, documents))
 
 
-def _read_benchmark(b: Build) -> tuple[BenchmarkSet, list[Rejected]]:
-    """The benchmarks with every page of their PDFs; and the PDFs of which only the bytes can be recognised."""
-    given = benchmark_sets.read_benchmarks(b.config.clean.decontaminate)
+def _fingerprint_benchmark(b: Build) -> tuple[BenchmarkSet, list[Rejected]]:
+    """The benchmarks with every page of their PDFs; and the PDFs of which only the bytes can be recognised.
+
+    Raises:
+        EngineError: a PDF cannot be had: what is in it would be let through.
+    """
+    given, storage = b.benchmark, b.config.storage
     cached = {uri: _cache_file(b, uri, name) for uri, name in given.pdfs.items()}
     for stale in set(b.run.work("benchmark").glob("*.pdf.parquet")) - set(cached.values()):
         stale.unlink()
     missing = {uri: name for uri, name in given.pdfs.items() if not cached[uri].is_file()}
     failed = []
     limit = benchmark_sets.LIMIT_FACTOR * b.config.workers.timeout_s
-    for uri, file in benchmark_sets.fingerprint_pdfs(b.pool, missing, limit):
+    for uri, file in benchmark_sets.fingerprint_pdfs(b.pool, missing, limit, storage):
         if isinstance(file, BenchmarkFile):
             write_records(cached[uri], BenchmarkFile, [file])
         else:
-            failed.append(BenchmarkFile(name=given.pdfs[uri], sha256=_digest(uri), pages=(), problem=file.detail))
+            problem = f"{file.reason}: {file.detail}"
+            failed.append(BenchmarkFile(name=given.pdfs[uri], sha256=_digest(b, uri), pages=(), problem=problem))
     files = [*(read_records(f, BenchmarkFile)[0] for f in cached.values() if f.is_file()), *failed]
-    digests = given.digests | {f.sha256: f.name for f in files if f.sha256}
+    digests = given.digests | {f.sha256: f.name for f in files}
     pages = [*given.pages, *(p for f in files for p in f.pages)]
     problems = [
         Rejected(id=f.name, stage="clean", reason="benchmark-unreadable", detail=f.problem) for f in files if f.problem
@@ -121,15 +144,27 @@ def _read_benchmark(b: Build) -> tuple[BenchmarkSet, list[Rejected]]:
 
 
 def _cache_file(b: Build, uri: str, name: str) -> Path:
-    key = content_id(_digest(uri), name, benchmark_sets.VERSION, ENGINE, render.VERSION)
+    key = content_id(_version(b, uri), name, benchmark_sets.VERSION, ENGINE, render.VERSION)
     return b.run.work("benchmark", f"{key}.pdf.parquet")
 
 
-def _digest(uri: str) -> str:
+def _version(b: Build, uri: str) -> str:
+    """What changes with a benchmark PDF's content; of a remote one what its server says, so that it is read once."""
+    if not is_url(uri):
+        return _digest(b, uri)
     try:
-        return file_sha256(Path(uri))
-    except OSError:
-        return ""
+        return RemotePath(uri, b.config.storage).remote_stat().version or _digest(b, uri)
+    except FileNotFoundError:
+        raise EngineError(f"clean.decontaminate: there is no {uri} any more; run the same command again") from None
+
+
+def _digest(b: Build, uri: str) -> str:
+    try:
+        with local_copy(uri, None, b.config.storage) as copy:
+            return copy.sha256
+    except DocumentError as e:
+        message = f"clean.decontaminate: {e.reason}: {e.detail}; make it readable and run the same command again"
+        raise EngineError(message) from None
 
 
 def _contaminated(b: Build, benchmark: BenchmarkSet) -> list[Rejected]:
@@ -151,19 +186,31 @@ def _page_matches(b: Build, benchmark: BenchmarkSet) -> dict[str, str]:
     c = b.config.clean
     limits = [c.benchmark_pages, c.benchmark_words, c.benchmark_image]
     identity = content_id("matches", STAGE_VERSION, file_sha256(file), limits)
-    tasks = []
-    for name, documents in b.partitions.items():
-        fingerprint = content_id(identity, b.marker("sketches", name).output)
-        if not b.run.is_done("matches", name, fingerprint):
-            job = MatchJob(
-                sketches=b.run.work("sketches", f"{name}.parquet"), benchmark=file, identity=identity, settings=c
-            )
-            tasks.append(Task((name, fingerprint), match_partition, job, time_limit(b, documents)))
-    for outcome in b.pool.run(tasks, lambda _: None):
-        name, fingerprint = outcome.key
-        details = value_of(outcome.value, f"benchmark matches of {name}")
-        b.run.finish("matches", name, fingerprint, [], {"details": details})
-        b.work["clean"] += 1
+    waiting = list(b.partitions)
+    while waiting:
+        tasks = []
+        for name in waiting:
+            documents = b.kept(name)
+            fingerprint = content_id(identity, b.marker("sketches", name).output, [d.doc_id for d in documents])
+            if not b.run.is_done("matches", name, fingerprint):
+                job = MatchJob(
+                    doc_ids=tuple(d.doc_id for d in documents),
+                    sketches=b.run.work("sketches", f"{name}.parquet"),
+                    benchmark=file,
+                    identity=identity,
+                    settings=c,
+                )
+                key = (name, fingerprint, documents)
+                tasks.append(Task(key, match_partition, job, time_limit(b, documents), stall_limit(b, documents)))
+        waiting = []
+        for outcome in b.pool.run(tasks, lambda _: None):
+            name, fingerprint, documents = outcome.key
+            if isinstance(outcome.value, Failure):
+                blame(b, "clean", pages_of(documents), outcome.value)
+                waiting.append(name)
+            else:
+                b.run.finish("matches", name, fingerprint, [], {"details": outcome.value})
+                b.work["clean"] += 1
     return {k: v for name in b.partitions for k, v in b.marker("matches", name).facts["details"].items()}
 
 
@@ -171,11 +218,12 @@ def match_partition(job: MatchJob, progress: Callable[[int], None]) -> dict[str,
     """What is contaminated in a partition, by document, in words; runs in a worker."""
     index = _load_index(job.benchmark, job.identity)
     details = {}
-    pages = read_records(job.sketches, PageSketch)
-    for doc_id, group in itertools.groupby(pages, key=attrgetter("doc_id")):
-        found = index.contamination(list(group), job.settings)
+    pages = {d: list(g) for d, g in itertools.groupby(read_records(job.sketches, PageSketch), attrgetter("doc_id"))}
+    for doc_id in job.doc_ids:
+        found = index.contamination(pages[doc_id], job.settings)
         if found and is_contaminated(found, job.settings):
             details[doc_id] = found.detail
+        progress(len(pages[doc_id]))
     return details
 
 

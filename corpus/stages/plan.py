@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import pyarrow.parquet as pq
-
 from corpus.config import Config
 from corpus.messages import message_fingerprint
 from corpus.records import content_id
 from corpus.stages.state import Build
+from corpus.store import read_table
 from packing.cost import dims_of
 from packing.lengths import load_counter
 from packing.table import pack_table
@@ -26,7 +25,7 @@ def run(b: Build) -> str:
     folder.mkdir(exist_ok=True)
     for stale in folder.glob("plan-*"):
         stale.unlink()
-    splits = pq.read_table(samples_file, columns=["split"])["split"].to_pylist()
+    splits = read_table(samples_file, columns=["split"])["split"].to_pylist()
     if "train" not in splits:
         note = "no plan: there is no training sample"
         b.run.finish("plan", "all", fingerprint, [], {"note": note})

@@ -8,16 +8,15 @@ from pathlib import Path
 
 import PIL
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from corpus import render, sharding
+from corpus import sharding
 from corpus.records import Question, Sample, Window, content_id
 from corpus.rundir import Marker
 from corpus.shards import Member
 from corpus.stages import windows
-from corpus.stages.state import Build, time_limit, value_of
-from corpus.store import read_records, schema_of, write_records, write_table
-from corpus.workers import Task
+from corpus.stages.state import Build, blame, stall_limit, time_limit
+from corpus.store import read_records, read_table, schema_of, write_records, write_table
+from corpus.workers import Failure, Task
 
 
 def run(b: Build) -> str:
@@ -48,16 +47,22 @@ def run(b: Build) -> str:
 
 def _render(b: Build, todo: dict[str, str]) -> list[str]:
     """Write the shards of partitions (name -> fingerprint); returns those in which something did not render."""
-    tasks = [
-        Task((name, fingerprint), sharding.shard_partition, _job(b, name), time_limit(b, b.partitions[name]))
-        for name, fingerprint in todo.items()
-    ]
+    tasks = []
+    for name, fingerprint in todo.items():
+        job, limit = _job(b, name), time_limit(b, b.partitions[name])
+        work = [(w.window.doc_id, w.window.num_pages) for w in job.windows]
+        key = (name, fingerprint, work)
+        tasks.append(Task(key, sharding.shard_partition, job, limit, stall_limit(b, b.partitions[name])))
     faulty = []
     for outcome in b.pool.run(tasks, lambda pages: b.progress.advance(units=pages, pages=pages)):
-        name, fingerprint = outcome.key
-        result = value_of(outcome.value, f"shards of {name}")
-        if result.fault:
-            windows.record_problem(b, name, result.fault)
+        name, fingerprint, work = outcome.key
+        result = outcome.value
+        if isinstance(result, Failure):
+            blame(b, "shard", work, result)
+            faulty.append(name)
+        elif result.faults:
+            for fault in result.faults:
+                windows.record_problem(b, name, fault)
             faulty.append(name)
         else:
             b.work["shard"] += 1
@@ -78,7 +83,13 @@ def _fingerprint(b: Build, name: str, cut: Marker) -> str:
         for d in b.partitions[name]
         if d.doc_id in held
     ]
-    sizes = [c.model, c.render.model_dump(), c.shards.model_dump(), render.VERSION, PIL.__version__]
+    sizes = [
+        c.model,
+        c.render.model_dump(),
+        c.shards.model_dump(),
+        sharding.renderer_version(c.render.backend),
+        PIL.__version__,
+    ]
     upstream = [b.marker(s, name).output for s in ("pages", "questions")]
     asked = sorted(i for s in windows.partition_samples(b, name) for i in s.question_ids)
     return content_id("shard", sharding.STAGE_VERSION, held, told, sizes, upstream, asked)
@@ -107,8 +118,11 @@ def _job(b: Build, name: str) -> sharding.ShardJob:
         prefix=name,
         model=b.config.model,
         render=b.config.render,
+        page_timeout_s=b.config.workers.page_timeout_s,
+        memory_mb=b.config.workers.memory_mb,
         max_bytes=b.config.shards.max_bytes,
         password=b.password,
+        storage=b.config.storage,
     )
 
 
@@ -139,7 +153,7 @@ def _index_table(result: sharding.Sharded) -> pa.Table:
 
 
 def _read_index(file: Path) -> pa.Table:
-    return pq.read_table(file, schema=_index_schema())
+    return read_table(file, schema=_index_schema())
 
 
 def _in_validation(doc_id: str, share: float) -> bool:

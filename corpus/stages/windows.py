@@ -4,28 +4,42 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-from corpus import render
 from corpus.messages import message_fingerprint
 from corpus.records import Rejected, Sample, content_id
 from corpus.rundir import Marker
-from corpus.sharding import Unrenderable
-from corpus.stages.state import Build, time_limit, value_of
+from corpus.sharding import Unrenderable, renderer_version
+from corpus.stages.state import Build, blame, pages_of, stall_limit, time_limit
 from corpus.store import read_records, schema_of, write_json, write_records
-from corpus.workers import Task
+from corpus.workers import Failure, Task
 from packing import samples
 from packing.lengths import load_counter
 
 
 def run(b: Build, names: Iterable[str]) -> dict[str, Marker]:
     """The windows of these partitions, cutting those that are not done."""
+    names = waiting = list(names)
+    while waiting:
+        tasks = list(_tasks(b, waiting))
+        waiting = []
+        for outcome in b.pool.run(tasks, lambda _: None):
+            name, fingerprint, documents = outcome.key
+            if isinstance(outcome.value, Failure):
+                blame(b, "shard", pages_of(documents), outcome.value)
+                waiting.append(name)
+            else:
+                _finish(b, name, fingerprint, outcome.value)
+    return {name: b.marker("windows", name) for name in names}
+
+
+def _tasks(b: Build, names: Iterable[str]) -> Iterator[Task[Any]]:
+    """The partitions that are not done; the key of a task is name, fingerprint, documents."""
     c = b.config
     lengths = [c.model, load_counter(c.tokenizer).name, c.render.dpi, message_fingerprint(c.messages)]
     stage = content_id("windows", samples.STAGE_VERSION, str(schema_of(Sample)), lengths, c.windows.model_dump())
-    names = list(names)
-    tasks = []
     for name in names:
         documents = tuple(b.kept(name))
         problems = problems_of(b, name)
@@ -41,28 +55,28 @@ def run(b: Build, names: Iterable[str]) -> dict[str, Marker]:
             problems=problems,
             config=c,
         )
-        tasks.append(Task((name, fingerprint), samples.cut_partition, job, time_limit(b, documents)))
-    for outcome in b.pool.run(tasks, lambda _: None):
-        name, fingerprint = outcome.key
-        cuts = value_of(outcome.value, f"windows of {name}")
-        b.run.reopen("windows", name)
-        file, rejected = b.run.work("samples", f"{name}.parquet"), b.run.work("rejected", f"shard-{name}.parquet")
-        write_records(file, Sample, [s for cut in cuts for s in cut.samples])
-        write_records(rejected, Rejected, [r for cut in cuts for r in cut.rejected])
-        facts = {
-            "cuts": {
-                cut.doc_id: {
-                    "windows": [[w.index, w.first_page, w.num_pages] for w in cut.windows],
-                    "tokens": cut.window_tokens,
-                    "questions": len({q for s in cut.samples for q in s.question_ids}),
-                    "left_out": [[x.first_page, x.num_pages, x.reason] for x in cut.left_out],
-                }
-                for cut in cuts
+        limit, stall = time_limit(b, documents), stall_limit(b, documents)
+        yield Task((name, fingerprint, documents), samples.cut_partition, job, limit, stall)
+
+
+def _finish(b: Build, name: str, fingerprint: str, cuts: list[samples.DocumentCut]) -> None:
+    b.run.reopen("windows", name)
+    file, rejected = b.run.work("samples", f"{name}.parquet"), b.run.work("rejected", f"shard-{name}.parquet")
+    write_records(file, Sample, [s for cut in cuts for s in cut.samples])
+    write_records(rejected, Rejected, [r for cut in cuts for r in cut.rejected])
+    facts = {
+        "cuts": {
+            cut.doc_id: {
+                "windows": [[w.index, w.first_page, w.num_pages] for w in cut.windows],
+                "tokens": cut.window_tokens,
+                "questions": len({q for s in cut.samples for q in s.question_ids}),
+                "left_out": [[x.first_page, x.num_pages, x.reason] for x in cut.left_out],
             }
+            for cut in cuts
         }
-        b.run.finish("windows", name, fingerprint, [file, rejected], facts)
-        b.work["windows"] += 1
-    return {name: b.marker("windows", name) for name in names}
+    }
+    b.run.finish("windows", name, fingerprint, [file, rejected], facts)
+    b.work["windows"] += 1
 
 
 def partition_samples(b: Build, name: str) -> list[Sample]:
@@ -71,8 +85,11 @@ def partition_samples(b: Build, name: str) -> list[Sample]:
 
 
 def _problem_file(b: Build, name: str) -> Path:
-    """Render faults depend on the renderer and the size it was asked for, so they are kept by both."""
-    key = content_id(b.config.model, b.config.render.dpi, render.VERSION, [d.doc_id for d in b.partitions[name]])
+    """Render faults depend on the renderer, its settings and its limits, so they are kept by these."""
+    c = b.config
+    settings = [c.model, c.render.model_dump(), renderer_version(c.render.backend)]
+    limits = [c.workers.page_timeout_s, c.workers.memory_mb] if c.render.backend == "pdf2image" else []
+    key = content_id(settings, limits, [d.doc_id for d in b.partitions[name]])
     return b.run.work("problems", f"{name}-{key}.json")
 
 
