@@ -80,7 +80,7 @@ def test_what_cannot_be_understood_stops_the_build(
 
 
 def test_a_folder_without_pdfs_is_a_mistake(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="clean.decontaminate: no PDF found in"):
+    with pytest.raises(ConfigError, match=r"^clean\.decontaminate: no PDF found in"):
         read_benchmarks([str(tmp_path)])
 
 
