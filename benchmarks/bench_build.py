@@ -4,8 +4,9 @@
 
 Both sides run in this process, in turn, on the same pages: A B A B ..., and the ratio is taken pair by pair, so that
 a machine whose speed drifts does not decide the result. The bare loop renders at 144 DPI, encodes JPEG quality 90 and
-reads the words of each page, and writes nothing. Ours renders at the model's grid, encodes, extracts words and lines
-and makes blocks of them, and writes the tar with its index and checksum to disk. The layout model and OCR are timed
+reads the words of each page, and writes nothing. Ours renders at the model's grid, encodes, extracts words and lines,
+examines them and makes blocks of them, makes the hashes by which copies are found, detects the language, and writes
+the tar with its index and checksum to disk. The layout model and OCR are timed
 on their own lines. Peak memory is of the whole process.
 """
 
@@ -20,20 +21,25 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL
 from PIL import Image
 
 from corpus.blocks import layer_blocks
-from corpus.config import RenderSettings
+from corpus.config import ParseSettings, RenderSettings
+from corpus.language import detect_language
 from corpus.ocr import RapidOcr
-from corpus.parse import read_layout
-from corpus.records import PageGrid
+from corpus.page_images import image_hash
+from corpus.parse import image_share, read_layout, thumbnail, wants_image
+from corpus.records import Page, PageGrid
 from corpus.render import VERSION, encode, open_pdf, pymupdf, render
 from corpus.rundir import available_cores
 from corpus.shards import page_name, write_shards
+from corpus.sketches import minhash_of, page_sketch, page_words, run_hashes
 from corpus.tables import strict_tables
+from corpus.text_layer import SOUND, examine
 from corpus.vision_tokens import FAMILIES, natural_size, snap
 
 MODEL = "qwen2.5-vl"
@@ -54,18 +60,40 @@ def bare(files: list[Path], limit: int) -> int:
     return done
 
 
+def read(page: Any, index: int) -> Page:
+    """A page with a text layer as `corpus.parse` reads it, without the layout model."""
+    layout, verdict = examine(read_layout(page, use_model=False), image_share(page))
+    wanted = wants_image(ParseSettings(), verdict == SOUND, layout, "")
+    return Page(
+        doc_id="",
+        index=index,
+        width=page.rect.width,
+        height=page.rect.height,
+        rotation=page.rotation,
+        text_source="layer",
+        blocks=layer_blocks(layout),
+        image_hash=image_hash(thumbnail(page)) if wanted else "",
+    )
+
+
 def ours(files: list[Path], limit: int) -> int:
-    """Words, lines, blocks, page images and a tar on disk."""
+    """Words, lines, blocks, what copies are found by, page images and a tar on disk."""
     family = FAMILIES[MODEL]
     with tempfile.TemporaryDirectory() as folder:
 
         def members(file: Path):
+            pages: list[Page] = []
             with open_pdf(file) as pdf:
                 for index in range(min(limit, pdf.page_count)):
                     page = pdf[index]
-                    layer_blocks(read_layout(page, use_model=False))
+                    pages.append(read(page, index))
                     grid = snap(*natural_size(page.rect.width, page.rect.height, 144), family)
                     yield page_name(index), encode(render(page, grid), "jpeg", RenderSettings().quality)
+            words = [page_words(p) for p in pages]
+            for page, of_page in zip(pages, words, strict=True):
+                page_sketch(page, of_page)
+            minhash_of(map(run_hashes, words))
+            detect_language([p.text for p in pages])
 
         samples = ((f"{i:016x}-w00", members(file)) for i, file in enumerate(files))
         _, written = write_shards(Path(folder), "p0000", samples, max_bytes=10**9)

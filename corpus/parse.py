@@ -155,11 +155,11 @@ def _parse_page(pdf: Any, index: int, doc_id: str, parse: ParseSettings, ocr: Oc
         blocks=blocks,
         tables=strict_tables(layout) if sound else (),
         problem=problem,
-        image_hash=image_hash(thumbnail(pdf[index])) if _wants_image(parse, sound, layout, problem) else "",
+        image_hash=image_hash(thumbnail(pdf[index])) if wants_image(parse, sound, layout, problem) else "",
     )
 
 
-def _wants_image(parse: ParseSettings, sound: bool, layout: PageLayout, problem: str) -> bool:
+def wants_image(parse: ParseSettings, sound: bool, layout: PageLayout, problem: str) -> bool:
     """Few or doubtful words do not identify a page; the picture of the others would cost half as much as rendering."""
     return not problem and (parse.image_hashes == "all" or not sound or len(layout.words) < MIN_IDENTIFYING_WORDS)
 
