@@ -27,6 +27,7 @@ import time
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def sheets(file: Path, count: int, dpi: int) -> Iterator[Sheet]:
         suitable = []
         for index in range(pdf.page_count):
             page = pdf[index]
-            layout, verdict = examine(read_layout(page, use_model=False), image_share(page))
+            layout, verdict = examine(read_layout(page, use_model=False), partial(image_share, page))
             enough = sum(len(w.text) for w in layout.words) >= MIN_CHARS and image_share(page) <= MAX_PICTURES
             if enough and verdict == SOUND:
                 suitable.append(index)

@@ -18,6 +18,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from corpus.parse import image_share, read_layout
@@ -78,10 +79,9 @@ def main() -> None:
     for file in args.files:
         with open_pdf(file) as pdf:
             for index in range(pdf.page_count):
-                share = image_share(pdf[index])
                 whole = read_layout(pdf[index], use_model=False)
                 began = time.process_time()
-                layout, verdict = examine(whole, share)
+                layout, verdict = examine(whole, partial(image_share, pdf[index]))
                 seconds.append(time.process_time() - began)
                 slug = (
                     "sound"

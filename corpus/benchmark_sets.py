@@ -16,6 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -264,7 +265,7 @@ def _pages(file: Path, name: str, progress: Callable[[int], None]) -> Iterable[B
     with open_pdf(file) as pdf:
         for index in range(num_pages):
             try:
-                layout, verdict = examine(read_layout(pdf[index], use_model=False), image_share(pdf[index]))
+                layout, verdict = examine(read_layout(pdf[index], use_model=False), partial(image_share, pdf[index]))
                 words = word_hashes(run_hashes([w for b in layer_blocks(layout) for w in words_of(b.text)]))
                 images = crop_hashes(thumbnail(pdf[index]), uneven=not words or verdict != SOUND)
             except Exception:  # PyMuPDF raises what it likes; a page that does not open shows nothing to recognise

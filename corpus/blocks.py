@@ -54,10 +54,10 @@ class ReadLine(Protocol):
 
 def clean(text: str) -> str:
     """Text without control characters, in NFC, white space collapsed: safe to show and to compare."""
-    text = unicodedata.normalize("NFC", text)
+    text = " ".join(unicodedata.normalize("NFC", text).split())
     if not text.isprintable():  # most text is, and looking at every character costs a tenth of a page's rendering
-        text = "".join(" " if c.isspace() else c for c in text if c.isspace() or unicodedata.category(c)[0] != "C")
-    return " ".join(text.split())
+        text = " ".join("".join(c for c in text if unicodedata.category(c)[0] != "C").split())
+    return text
 
 
 def flatten(text: str) -> str:

@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,9 @@ def _parse_page(pdf: Any, index: int, doc_id: str, parse: ParseSettings, ocr: Oc
     if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
         problem = f"aspect-ratio: {width:g} x {height:g} pt exceeds {MAX_ASPECT_RATIO}:1"
     try:
-        layout, verdict = examine(read_layout(page, use_model=parse.layout == "model"), image_share(pdf[index]))
+        layout, verdict = examine(
+            read_layout(page, use_model=parse.layout == "model"), partial(image_share, pdf[index])
+        )
     except Exception as e:  # a fault of this page's content must not cost the document
         layout = PageLayout(width, height, (), (), (), ())
         verdict = Verdict("ocr", f"unreadable-text-layer: {first_line(e)}")

@@ -56,12 +56,13 @@ class Verdict:
 SOUND = Verdict("layer")
 
 
-def examine(layout: PageLayout, image_share: float) -> tuple[PageLayout, Verdict]:
+def examine(layout: PageLayout, image_share: Callable[[], float]) -> tuple[PageLayout, Verdict]:
     """What the page shows of its text layer, and whether that may be used.
 
     Args:
         layout: everything the layer holds.
-        image_share: of the page's area that images cover, 0..1 (above 1 where they overlap).
+        image_share: gives the share of the page's area that images cover, 0..1 (above 1 where they overlap); asked
+            only of pages with little text, since finding the images takes as long as reading the words.
     """
     hidden = sum(len(line.text) for line in layout.lines if line.hidden)
     shown = sum(len(line.text) for line in layout.lines) - hidden
@@ -71,7 +72,7 @@ def examine(layout: PageLayout, image_share: float) -> tuple[PageLayout, Verdict
     return layout, _verdict(layout, image_share)
 
 
-def _verdict(layout: PageLayout, image_share: float) -> Verdict:
+def _verdict(layout: PageLayout, image_share: Callable[[], float]) -> Verdict:
     words = [w.text for w in layout.words]
     text = "".join(words)
     if len(text) < MIN_CHARS:
@@ -82,7 +83,7 @@ def _verdict(layout: PageLayout, image_share: float) -> Verdict:
     colliding, printed = _colliding(layout.lines), sum(len(line.text) for line in layout.lines)
     if len(layout.words) >= MIN_WORDS and colliding > MAX_COLLIDING * printed:
         return Verdict("ocr", f"overlapping-text: {colliding} of {printed} characters are printed across others")
-    if image_share > PAGE_IMAGE and len(text) < SPARSE_CHARS:
+    if len(text) < SPARSE_CHARS and image_share() > PAGE_IMAGE:
         return Verdict("better", f"sparse-text-over-image: {len(text)} characters")
     return SOUND
 

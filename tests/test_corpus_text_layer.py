@@ -96,7 +96,7 @@ def prose(count: int = 8, **changes: bool) -> list[Line]:
 
 
 def verdict(*lines: Line, image_share: float = 0.0) -> Verdict:
-    return examine(page(*lines), image_share)[1]
+    return examine(page(*lines), lambda: image_share)[1]
 
 
 def test_a_sound_page_is_sound_also_under_an_image() -> None:
@@ -117,17 +117,17 @@ def test_sparse_text_is_in_doubt_only_over_an_image() -> None:
 
 def test_an_invisible_layer_is_named_and_a_few_invisible_lines_are_dropped() -> None:
     layer = prose(hidden=True)
-    layout, said = examine(page(*layer, line("Exhibit 12", 780)), 1.0)
+    layout, said = examine(page(*layer, line("Exhibit 12", 780)), lambda: 1.0)
     assert said == Verdict("ocr", "invisible-text-layer: 800 of 810 characters")
     assert layout.lines[:8] == tuple(layer)  # for want of anything better
-    layout, said = examine(page(*prose(), line("Nobody sees this", 700, hidden=True)), 0.0)
+    layout, said = examine(page(*prose(), line("Nobody sees this", 700, hidden=True)), lambda: 0.0)
     assert said == SOUND
     assert [w.text for w in layout.words if w.text == "Nobody"] == []
     assert len(layout.lines) == 8
 
 
 def test_what_stands_outside_the_page_is_dropped() -> None:
-    layout, said = examine(page(*prose(), line("Out of sight", 900), line("Out of reach", 20, x=-400)), 0.0)
+    layout, said = examine(page(*prose(), line("Out of sight", 900), line("Out of reach", 20, x=-400)), lambda: 0.0)
     assert said == SOUND
     assert len(layout.lines) == 8
     assert not any(w.text == "Out" for w in layout.words)
@@ -136,7 +136,7 @@ def test_what_stands_outside_the_page_is_dropped() -> None:
 def test_what_is_printed_twice_is_kept_once_but_repeated_words_stay() -> None:
     bold = line("Annual report", 40), line("Annual report", 40.4, x=50.5)
     again = line("Annual report", 60)
-    layout, _ = examine(page(*bold, again, *prose()), 0.0)
+    layout, _ = examine(page(*bold, again, *prose()), lambda: 0.0)
     assert [x.text for x in layout.lines].count("Annual report") == 2
     assert [w.text for w in layout.words].count("Annual") == 2
 
