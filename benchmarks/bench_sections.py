@@ -4,7 +4,8 @@
 
 RUN is a run directory built past the parse stage. For each of its documents whose bookmarks are trusted
 (`corpus.sections`), section starts are found from headings as if there were no bookmarks. A start is right when a
-bookmark has the same page and title. Precision is a lower bound: bookmarks leave small headings out.
+bookmark has the same page and title; numbers before titles do not count, because many outlines leave them out.
+Precision is a lower bound: bookmarks leave small headings out.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -22,11 +24,17 @@ from corpus.store import read_records
 from corpus.structure import with_structure
 
 Start = tuple[int, str]
+NUMBER = re.compile(
+    r"^(?:(?:chapter|section|part|appendix|item)\s+)?(?:\d+[A-Z]?|[A-Z]|[IVX]+)(?:\.\d+)*[.:)]?\s+(?=\S)", re.I
+)
 
 
 def starts_of(pages: list[Page]) -> Counter[Start]:
     return Counter(
-        (p.index, normalised_title(s.title)) for p in pages for s in p.sections if s.source in ("bookmarks", "headings")
+        (p.index, normalised_title(NUMBER.sub("", s.title, count=1)))
+        for p in pages
+        for s in p.sections
+        if s.source in ("bookmarks", "headings")
     )
 
 
