@@ -170,6 +170,15 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What one check found about a question; `detail` says why, '' where there is nothing to say."""
+
+    check: str  # e.g. "grounded"
+    passed: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
     """A question about one segment of a document, accepted or rejected with the reason."""
 
@@ -187,6 +196,7 @@ class Question:
     generator: str = ""  # backend and pattern, e.g. "layout/table-lookup"
     prompt_version: str = ""
     seed: int = 0
+    verdicts: tuple[Verdict, ...] = ()  # of every check that ran, in order
     reason: str = ""  # '' = accepted; else why it was rejected
     detail: str = ""
 
