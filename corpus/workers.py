@@ -32,6 +32,8 @@ K = TypeVar("K")
 
 RECYCLE_AFTER = 200  # tasks; what libraries leak is returned with the process
 POLL_S = 0.1  # what a decompression bomb can take between two looks is a few hundred megabytes
+IDLE_S = 0.01  # between two looks for a new task, while there is none
+END: Any = object()
 ATTEMPTS = 3  # of a task whose process died
 TIMEOUT, OUT_OF_MEMORY, WORKER_DIED = "timeout", "out-of-memory", "worker-died"
 LIMIT_REASONS = (TIMEOUT, OUT_OF_MEMORY)  # another limit may change them
@@ -117,24 +119,33 @@ class WorkerPool:
             child.end()
         self._idle, self._busy = [], []
 
-    def run(self, tasks: Iterable[Task[K]], progress: Callable[[int], None]) -> Iterator[Outcome[K]]:
+    def run(self, tasks: Iterable[Task[K] | None], progress: Callable[[int], None]) -> Iterator[Outcome[K]]:
         """Outcomes in the order of completion. `progress` receives what tasks report while they run.
+
+        Args:
+            tasks: what to do; None says that there is nothing at the moment, and that more may come.
 
         Raises:
             EngineError: a task met a fault that is not its document's (a full disk).
         """
-        fresh, again = iter(tasks), deque[tuple[Task[K], int]]()
+        fresh, again, more = iter(tasks), deque[tuple[Task[K], int]](), True
         while True:
             while len(self._busy) < self._num_workers:
                 if again:
                     task, attempt = again.popleft()
-                elif (taken := next(fresh, None)) is not None:
+                elif more and (taken := next(fresh, END)) is not None:
+                    if taken is END:
+                        more = False
+                        continue
                     task, attempt = taken, 1
                 else:
                     break
                 self._busy.append(self._started(task, attempt))
             if not self._busy:
-                return
+                if not more:
+                    return
+                time.sleep(IDLE_S)
+                continue
             pipes = {child.pipe: child for child in self._busy}
             for pipe in wait(list(pipes), timeout=POLL_S):
                 child = pipes[pipe]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,23 @@ def test_tasks_are_taken_when_there_is_a_worker_for_them(pool: WorkerPool) -> No
     next(outcomes)
     assert len(taken) <= 4  # a failure can still keep the rest from being begun
     assert len(list(outcomes)) == 7
+
+
+def test_work_may_come_late_and_in_between(pool: WorkerPool) -> None:
+    waiting: deque[Task[Any]] = deque()
+    found: list[tuple[str, int]] = []
+
+    def tasks() -> Iterator[Task[Any] | None]:
+        yield None
+        yield task("first", fakes.double, 1)
+        while len(found) < 2:
+            yield waiting.popleft() if waiting else None
+
+    for outcome in pool.run(tasks(), lambda _: None):
+        found.append((outcome.key, outcome.value))
+        if outcome.key == "first":  # the answer to one task brings the next
+            waiting.append(task("second", fakes.double, 2))
+    assert found == [("first", 2), ("second", 4)]
 
 
 def test_the_pool_is_as_good_as_new_after_failures(pool: WorkerPool) -> None:
