@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from corpus.errors import ConfigError
 from corpus.ocr_languages import LANGUAGES
-from corpus.records import TASKS
+from corpus.records import CHECKS, TASKS
 
 Texts = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]  # one or several
 
@@ -129,14 +129,36 @@ class RenderSettings(Settings):
     quality: int = Field(90, ge=1, le=100, description="of jpeg and webp")
 
 
+class ClientSettings(Settings):
+    """How a model's server is reached. None of these changes what is asked."""
+
+    api_key_env: str = Field("OPENAI_API_KEY", description="environment variable that holds the key; may be unset")
+    images: Literal["inline", "file"] = Field("inline", description="file = by file://, for a vLLM on this machine")
+    max_in_flight: int = Field(64, ge=1, le=4_096, description="requests at once")
+    max_documents: int = Field(16, ge=1, le=1_024, description="documents at once")
+    image_mb: int = Field(512, ge=1, description="images held in memory at once")
+    timeout_s: float = Field(300, gt=0, description="for one answer")
+    attempts: int = Field(6, ge=1, le=100, description="for one request, in all")
+    backoff_s: float = Field(1.0, ge=0, le=60, description="pause after the first failure; it doubles, up to 60 s")
+    give_up_s: float = Field(120, gt=0, description="a server that answers nothing for so long stops the build")
+    cache_dir: str | None = Field(
+        None, description="where paid answers are kept; null = ~/.cache/longdoc/answers (or below $XDG_CACHE_HOME)"
+    )
+    prompt_price: float = Field(0, ge=0, description="of a million prompt tokens, for run.json")
+    completion_price: float = Field(0, ge=0, description="of a million answered tokens")
+
+
 class SynthSettings(Settings):
     """Where questions come from."""
 
-    backend: Literal["layout", "file"] = Field(
-        "layout", description="layout = from document structure, no model; file = your own questions"
+    backend: Literal["layout", "file", "openai", "vllm"] = Field(
+        "layout",
+        description="layout = from document structure, no model; file = your own questions; openai = a model behind any "
+        "OpenAI-compatible server; vllm = one that is started here",
     )
     files: Texts = Field((), description="question files (JSONL or Parquet), for backend: file")
-    tasks: Texts = Field(TASKS, description="tasks to write questions for")
+    tasks: Texts = Field(TASKS, description="tasks to write questions for; more come from synth.prompts")
+    prompts: Texts = Field((), description="folders with tasks of your own (YAML), for a model")
     questions_per_segment: int = Field(1, ge=1, le=100, description="of each task, at most")
     min_segment_pages: int = Field(8, ge=1)
     max_segment_pages: int = Field(15, ge=1)
@@ -147,14 +169,26 @@ class SynthSettings(Settings):
         le=1,
         description="a page read by OCR may be a transcription target only when every line reaches it",
     )
+    model: str | None = Field(None, description="the question writer: a name at the server; for vllm a folder or hub name")
+    base_url: str | None = Field(None, description="of the server, for backend: openai, e.g. http://127.0.0.1:8000/v1")
+    judge_model: str | None = Field(None, description="model at the same server that answers for the checks; null = model")
+    structured: bool = Field(True, description="ask for JSON by a schema; false for models that think aloud first")
+    temperature: float = Field(0.7, ge=0, le=2)
+    top_p: float = Field(0.95, gt=0, le=1)
+    max_answer_tokens: int = Field(2_048, ge=16, le=131_072)
+    image_tokens: int = Field(1_280, ge=64, le=16_384, description="of 28 x 28 pixels, for a page shown to the writer")
+    attempts: int = Field(2, ge=1, le=20, description="questions drawn for a task and segment until one is accepted")
+    layout_share: float = Field(0, ge=0, le=1, description="of the segments, whose questions no model writes")
+    checks: Texts = Field(CHECKS, description="what a question must pass; model checks cost requests")
+    client: ClientSettings = ClientSettings()
 
-    @field_validator("tasks")
+    @field_validator("checks")
     @classmethod
-    def _known(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
-        for task in tasks:
-            if task not in TASKS:
-                raise ValueError(f"unknown task {task!r}; known: {', '.join(TASKS)}")
-        return tasks
+    def _known_checks(cls, checks: tuple[str, ...]) -> tuple[str, ...]:
+        for check in checks:
+            if check not in CHECKS:
+                raise ValueError(f"unknown check {check!r}; known: {', '.join(CHECKS)}")
+        return checks
 
     @model_validator(mode="after")
     def _consistent(self) -> SynthSettings:
@@ -164,6 +198,13 @@ class SynthSettings(Settings):
             )
         if self.backend == "file" and not self.files:
             raise ValueError("backend: file needs at least one question file in synth.files")
+        if self.backend in ("openai", "vllm") and not self.model:
+            raise ValueError(f"backend: {self.backend} needs synth.model, the model that writes the questions")
+        if self.backend == "openai" and not self.base_url:
+            raise ValueError("backend: openai needs synth.base_url, e.g. http://127.0.0.1:8000/v1")
+        unknown = [] if self.prompts else [t for t in self.tasks if t not in TASKS]
+        if unknown:
+            raise ValueError(f"unknown task {unknown[0]!r}; known: {', '.join(TASKS)}; others need synth.prompts")
         return self
 
 

@@ -20,6 +20,11 @@ Box = tuple[float, float, float, float]
 TASKS = ("extract-single", "extract-multi", "reasoning", "ocr-full", "ocr-needle")
 ANSWER_FORMATS = ("String", "Integer", "Float", "List")
 EVIDENCE_KINDS = ("Text", "Layout", "Figure", "Table")
+TEXT_CHECKS = (
+    "format", "evidence", "anchor", "holds-answer", "grounded", "arithmetic", "verbatim", "near-duplicate"
+)  # fmt: skip
+MODEL_CHECKS = ("closed-book", "leakage", "agreement", "ambiguity")
+CHECKS = (*TEXT_CHECKS, *MODEL_CHECKS)  # of a model's question, the cheap ones first
 STAGES = ("ingest", "parse", "clean", "synthesise", "shard", "plan", "report")
 
 Status = Literal["kept", "rejected"]

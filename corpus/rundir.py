@@ -32,6 +32,7 @@ OWNED = {  # the files that a stage writes for a partition, by glob
     "pages": ("pages/p*.parquet",),
     "sketches": (".state/sketches/p*.parquet", ".state/signatures/p*.parquet"),
     "matches": (),
+    "layout": (".state/layout/p*.parquet",),
     "questions": ("questions/p*.parquet", ".state/rejected/synthesise-p*.parquet"),
     "windows": (".state/samples/p*.parquet", ".state/rejected/shard-p*.parquet"),
     "shards": ("shards/p*.tar", ".state/index/p*.parquet"),

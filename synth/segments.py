@@ -37,6 +37,11 @@ def draw_segments(
     return tuple(segments)
 
 
+def is_left_to_layout(doc_id: str, segment: Segment, share: float, seed: int) -> bool:
+    """True for the share of segments whose questions no model writes; drawn by seed."""
+    return random.Random(f"layout-share:{doc_id}:{segment.first_page}:{seed}").random() < share
+
+
 def _splits(num_pages: int, min_pages: int, max_pages: int) -> bool:
     """True where some number of segments of the wanted size covers exactly that many pages."""
     return -(-num_pages // max_pages) * min_pages <= num_pages

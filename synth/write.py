@@ -10,12 +10,12 @@ from pathlib import Path
 from corpus.benchmark_sets import BenchmarkQuestion
 from corpus.config import SynthSettings
 from corpus.decontamination import QuestionIndex
-from corpus.records import Document, Page, Question, Rejected
+from corpus.records import TASKS, Document, Page, Question, Rejected
 from corpus.sections import sections_of
 from corpus.store import read_records, write_records
 from synth.layout_qa import write_questions
 from synth.question_files import GivenQuestion, admit
-from synth.segments import draw_segments
+from synth.segments import draw_segments, is_left_to_layout
 
 STAGE_VERSION = 1  # raise it when the same pages should be asked about anew
 
@@ -31,6 +31,7 @@ class SynthJob:
     seed: int
     out: Path
     given: dict[str, tuple[GivenQuestion, ...]] = field(default_factory=dict)
+    model_tasks: frozenset[str] = frozenset()  # those that a model writes, but for `settings.layout_share`
     benchmark: tuple[BenchmarkQuestion, ...] = ()  # questions that must not be asked
     benchmark_overlap: float = 1.0  # share of their word runs from which a question repeats one
 
@@ -66,7 +67,7 @@ def synthesise_partition(job: SynthJob, progress: Callable[[int], None]) -> Synt
             questions += written
             gaps += missing
         progress(document.num_pages)
-    questions = _without_known(_without_repeats(questions), QuestionIndex(job.benchmark), job.benchmark_overlap)
+    questions = without_known(without_repeats(questions), QuestionIndex(job.benchmark), job.benchmark_overlap)
     write_records(job.out, Question, questions)
     accepted = {d.doc_id: 0 for d in job.documents}
     for question in questions:
@@ -76,7 +77,7 @@ def synthesise_partition(job: SynthJob, progress: Callable[[int], None]) -> Synt
     return Synthesised(accepted=accepted, refused=len(refused), first_refusal=first, gaps=tuple(gaps))
 
 
-def _without_repeats(questions: Sequence[Question]) -> list[Question]:
+def without_repeats(questions: Sequence[Question]) -> list[Question]:
     """The questions, a repeated one marked as rejected."""
     seen: set[str] = set()
     kept = []
@@ -89,7 +90,7 @@ def _without_repeats(questions: Sequence[Question]) -> list[Question]:
     return kept
 
 
-def _without_known(questions: Sequence[Question], benchmark: QuestionIndex, overlap: float) -> list[Question]:
+def without_known(questions: Sequence[Question], benchmark: QuestionIndex, overlap: float) -> list[Question]:
     """The questions, those that repeat a benchmark's marked as rejected."""
     kept = []
     for question in questions:
@@ -101,14 +102,22 @@ def _without_known(questions: Sequence[Question], benchmark: QuestionIndex, over
 def _from_layout(
     document: Document, pages: Sequence[Page], job: SynthJob
 ) -> tuple[Sequence[Question], Sequence[Rejected]]:
+    s = job.settings
     sections = sections_of(pages)
     segments = draw_segments(
         document.doc_id,
         sections,
         len(pages),
-        min_pages=job.settings.min_segment_pages,
-        max_pages=job.settings.max_segment_pages,
+        min_pages=s.min_segment_pages,
+        max_pages=s.max_segment_pages,
         seed=job.seed,
     )
-    written = write_questions(pages, sections, segments, job.settings, job.seed)
-    return written.questions, written.gaps
+    ours = tuple(t for t in s.tasks if t in TASKS and t not in job.model_tasks)
+    shared = tuple(t for t in s.tasks if t in TASKS and t in job.model_tasks)
+    left = [x for x in segments if is_left_to_layout(document.doc_id, x, s.layout_share, job.seed)]
+    written = [
+        write_questions(pages, sections, where, s.model_copy(update={"tasks": tasks}), job.seed)
+        for tasks, where in ((ours, segments), (shared, left))
+        if tasks
+    ]
+    return [q for w in written for q in w.questions], [g for w in written for g in w.gaps]

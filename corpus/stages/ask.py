@@ -1,0 +1,183 @@
+"""Pages to questions that a model writes: one event loop asks, the workers render what it shows.
+
+The loop runs in a thread of its own, because this one owns the worker processes. Documents of all partitions are asked
+about at once, within bounds; a partition is finished when its last document is. Every answer is kept when it arrives
+(`synth.cache`), so that a kill costs no more than the requests in flight. What no model needs to write (transcriptions,
+the share of `synth.layout_share`) is written from the documents' structure first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from corpus.decontamination import QuestionIndex
+from corpus.records import Document, Page, Question, Rejected, content_id
+from corpus.stages import structure_questions
+from corpus.stages.state import Build
+from corpus.store import plain, read_records, schema_of, write_records
+from synth.ask import Asked, Questioner, ask_document
+from synth.cache import AnswerCache, CachedChat, cache_file
+from synth.openai_chat import OpenAiChat
+from synth.prompt_pages import PromptImages
+from synth.tasks import TaskSpec, load_tasks
+from synth.usage import Usage
+from synth.write import without_known, without_repeats
+
+STAGE_VERSION = 1  # raise it when the same answers should be judged anew
+NOT_ASKED = {"backend", "files", "prompts", "tasks", "base_url", "client", "vllm"}  # how a model is reached, not what
+
+
+def run(b: Build) -> str:
+    """Ask what no finished partition holds; returns what was spent, for the stage's closing line."""
+    settings = b.config.synth
+    tasks = tuple(t for t in load_tasks(settings.tasks, settings.prompts) if t.writer == "model")
+    structure_questions.write_questions(b, "layout", {}, frozenset(t.name for t in tasks))
+    b.run.drop("questions", keep=b.partitions)
+    stage = _stage(b, tasks)
+    b.progress.stage("synthesise", len(b.documents), "documents")
+    todo = {}
+    for name in b.partitions:
+        upstream = [b.marker(of, name).output for of in ("pages", "layout")]
+        fingerprint = content_id(stage, upstream, [d.doc_id for d in b.kept(name)])
+        if b.run.is_done("questions", name, fingerprint):
+            b.progress.advance(units=len(b.partitions[name]))
+        else:
+            b.run.reopen("questions", name)
+            todo[name] = fingerprint
+    if todo:
+        _ask(b, tasks, todo)
+    return f" ({b.usage.said()})" if b.usage else ""
+
+
+def _stage(b: Build, tasks: Sequence[TaskSpec]) -> str:
+    """What the questions of every partition depend on: nothing of how the server is reached."""
+    s = b.config.synth
+    settings = s.model_dump(exclude=NOT_ASKED)
+    versions = sorted((t.name, t.version) for t in tasks)
+    known = (plain(b.benchmark.questions), b.config.clean.benchmark_question)
+    return content_id("ask", STAGE_VERSION, str(schema_of(Question)), settings, versions, b.config.seed, known)
+
+
+def _ask(b: Build, tasks: tuple[TaskSpec, ...], fingerprints: dict[str, str]) -> None:
+    """Ask about the partitions that are not done.
+
+    Raises:
+        EngineError: the server cannot be started, or is gone.
+    """
+    s, limits = b.config.synth, b.config.workers
+    images = PromptImages(
+        password=b.password,
+        storage=b.config.storage,
+        timeout_s=limits.timeout_s,
+        page_timeout_s=limits.page_timeout_s,
+        max_bytes=s.client.image_mb << 20,
+    )
+    with AnswerCache(cache_file(s.client.cache_dir)) as cache, serving(s, b.run) as connect:
+        asking = _Asking(b, tasks, fingerprints, images, cache, connect)
+        with LoopThread(asking.run) as thread:
+            images.serve(b.pool, until=thread.is_done)
+        thread.result()
+
+
+class LoopThread:
+    """A coroutine in an event loop of a thread of its own, cancelled when the block is left before it is done."""
+
+    def __init__(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._work = work
+        self._error: BaseException | None = None
+        self._started, self._done = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="questions")
+
+    def __enter__(self) -> LoopThread:
+        self._thread.start()
+        self._started.wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._task.cancel)
+        self._thread.join()
+
+    def is_done(self) -> bool:
+        return self._done.is_set()
+
+    def result(self) -> None:
+        """Raise what the coroutine raised; of a group of errors the first."""
+        error = self._error
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        if error is not None:
+            raise error
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except BaseException as e:  # re-raised in the thread that waits for it
+            self._error = e
+        finally:
+            self._done.set()
+
+    async def _main(self) -> None:
+        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
+        self._started.set()
+        await self._work()
+
+
+class _Asking:
+    """Asks about every document of some partitions and writes each partition when its last document is done."""
+
+    def __init__(
+        self, b: Build, fingerprints: dict[str, str], images: PromptImages, connect: Callable[[], Questioner]
+    ) -> None:
+        self._b, self._fingerprints, self._images, self._connect = b, fingerprints, images, connect
+
+    async def run(self) -> None:
+        room = asyncio.Semaphore(self._b.config.synth.client.max_documents)
+        async with self._connect() as questioner, asyncio.TaskGroup() as group:
+            for name in self._fingerprints:
+                asked = []
+                for document in self._b.kept(name):
+                    await room.acquire()
+                    asked.append(group.create_task(self._ask(questioner, name, document, room)))
+                group.create_task(self._finish(name, asked))
+
+    async def _ask(self, questioner: Questioner, name: str, document: Document, room: asyncio.Semaphore) -> Asked:
+        try:
+            of_document = [("doc_id", "=", document.doc_id)]
+            pages = read_records(self._b.run.path("pages", f"{name}.parquet"), Page, filters=of_document)
+            asked = await ask_document(questioner, document, pages, partial(self._images.load, document))
+            self._b.progress.advance(units=1, questions=sum(q.accepted for q in asked.questions))
+            return asked
+        finally:
+            room.release()
+
+    async def _finish(self, name: str, asked: Sequence[asyncio.Task[Asked]]) -> None:
+        """Write a partition: what the documents' structure gave and what the model wrote."""
+        found = [await task for task in asked]
+        await asyncio.to_thread(self._write, name, found)
+        self._b.work["synthesise"] += 1
+
+    def _write(self, name: str, found: Sequence[Asked]) -> None:
+        b = self._b
+        of_layout, layout_gaps = structure_questions.files_of(b, "layout", name)
+        questions = [*read_records(of_layout, Question), *(q for a in found for q in a.questions)]
+        questions.sort(key=lambda q: q.doc_id)  # stable: in a document, structure first
+        overlap = b.config.clean.benchmark_question
+        questions = without_known(without_repeats(questions), QuestionIndex(b.benchmark.questions), overlap)
+        gaps = [*read_records(layout_gaps, Rejected), *(g for a in found for g in a.gaps)]
+        questions_file, gaps_file = structure_questions.files_of(b, "questions", name)
+        write_records(questions_file, Question, questions)
+        write_records(gaps_file, Rejected, gaps)
+        refused = [q for q in questions if not q.accepted]
+        accepted = Counter(q.doc_id for q in questions if q.accepted)
+        facts = {
+            "accepted": {d.doc_id: accepted[d.doc_id] for d in b.partitions[name]},
+            "refused": [len(refused), f"{refused[0].reason}: {refused[0].detail}" if refused else ""],
+        }
+        b.run.finish("questions", name, self._fingerprints[name], [questions_file, gaps_file], facts)
