@@ -56,9 +56,10 @@ class ChatAnswer:
     """What a model answered, with the tokens that its server counted (0 where it did not say)."""
 
     text: str
-    finish_reason: str  # stop, length, content_filter
+    finish_reason: str  # stop, length, content_filter; refusal: the text is what the model said instead
     prompt_tokens: int
     completion_tokens: int
+    image_tokens: int = 0  # of the prompt's
 
 
 LoadImages = Callable[[Sequence[PromptPage]], Awaitable[Sequence[bytes]]]  # encoded images, in the order of the pages

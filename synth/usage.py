@@ -1,0 +1,126 @@
+"""What asking a model cost, by purpose: a task, or a check such as "closed-book".
+
+Tokens are what the servers counted; a server that does not say counts as 0. Few say how many tokens of a prompt were
+images, so `image_tokens` is mostly 0: it is no estimate. Answers that were found again cost nothing and count as hits.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from synth.chat import ChatAnswer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prices:
+    """Money for a million tokens, in any currency. Image tokens are prompt tokens."""
+
+    prompt: float
+    completion: float
+
+
+@dataclass(slots=True, kw_only=True)
+class Spent:
+    """The sums of one purpose. A request that was tried three times is one request with two retries."""
+
+    requests: int = 0  # that went to a server, whatever became of them
+    cache_hits: int = 0
+    retries: int = 0
+    failures: Counter[str] = field(default_factory=Counter)  # by reason
+    prompt_tokens: int = 0
+    image_tokens: int = 0  # of the prompt's
+    completion_tokens: int = 0
+    seconds: float = 0.0  # from asking to the answer, summed over requests that ran side by side
+
+    def add(self, other: Spent) -> None:
+        """Take over another's sums."""
+        self.requests += other.requests
+        self.cache_hits += other.cache_hits
+        self.retries += other.retries
+        self.failures.update(other.failures)
+        self.prompt_tokens += other.prompt_tokens
+        self.image_tokens += other.image_tokens
+        self.completion_tokens += other.completion_tokens
+        self.seconds += other.seconds
+
+    def money(self, prices: Prices) -> float:
+        """What the tokens cost."""
+        return (self.prompt_tokens * prices.prompt + self.completion_tokens * prices.completion) / 1e6
+
+    def to_dict(self, prices: Prices | None = None) -> dict[str, Any]:
+        """For run.json; `money` only with prices."""
+        values: dict[str, Any] = {
+            "requests": self.requests,
+            "cache_hits": self.cache_hits,
+            "retries": self.retries,
+            "failures": dict(sorted(self.failures.items())),
+            "prompt_tokens": self.prompt_tokens,
+            "image_tokens": self.image_tokens,
+            "completion_tokens": self.completion_tokens,
+            "seconds": round(self.seconds, 3),
+        }
+        return {**values, "money": round(self.money(prices), 6)} if prices else values
+
+
+@dataclass(slots=True)
+class Usage:
+    """Counters by purpose. Only the event loop's thread may write to one; those of other workers are merged."""
+
+    purposes: dict[str, Spent] = field(default_factory=dict)
+
+    def of(self, purpose: str) -> Spent:
+        """The counters of a purpose, from zero where there are none yet."""
+        return self.purposes.setdefault(purpose, Spent())
+
+    def hit(self, purpose: str) -> None:
+        """An answer was found instead of paid for."""
+        self.of(purpose).cache_hits += 1
+
+    def retried(self, purpose: str) -> None:
+        """A request was sent once more."""
+        self.of(purpose).retries += 1
+
+    def answered(self, purpose: str, answer: ChatAnswer, seconds: float) -> None:
+        """A server answered."""
+        spent = self.of(purpose)
+        spent.requests += 1
+        spent.prompt_tokens += answer.prompt_tokens
+        spent.image_tokens += answer.image_tokens
+        spent.completion_tokens += answer.completion_tokens
+        spent.seconds += seconds
+
+    def failed(self, purpose: str, reason: str, seconds: float) -> None:
+        """A request has no answer."""
+        spent = self.of(purpose)
+        spent.requests += 1
+        spent.failures[reason] += 1
+        spent.seconds += seconds
+
+    def merge(self, other: Usage) -> None:
+        """Take over another's counters."""
+        for purpose, spent in other.purposes.items():
+            self.of(purpose).add(spent)
+
+    def total(self) -> Spent:
+        """The sums over all purposes."""
+        total = Spent()
+        for spent in self.purposes.values():
+            total.add(spent)
+        return total
+
+    def to_dict(self, prices: Prices | None = None) -> dict[str, Any]:
+        """For run.json: the total, then each purpose by name."""
+        by_purpose = {purpose: self.purposes[purpose].to_dict(prices) for purpose in sorted(self.purposes)}
+        return {"total": self.total().to_dict(prices), "purposes": by_purpose}
+
+
+def usage_of(values: Mapping[str, Any]) -> Usage:
+    """The counters that `Usage.to_dict` wrote, so that a build that goes on adds to those of the one before."""
+    usage = Usage()
+    for purpose, sums in values.get("purposes", {}).items():
+        known = {k: v for k, v in sums.items() if k not in ("failures", "money")}
+        usage.purposes[purpose] = Spent(**known, failures=Counter(sums["failures"]))
+    return usage
