@@ -208,6 +208,51 @@ class SynthSettings(Settings):
         return self
 
 
+VLLM_OWN = {  # arguments of `vllm serve` that longdoc sets, and the key under synth.vllm that decides them
+    "--model": "model",
+    "--served-model-name": "served_model_name",
+    "--tensor-parallel-size": "tensor_parallel_size",
+    "-tp": "tensor_parallel_size",
+    "--data-parallel-size": "data_parallel_size",
+    "-dp": "data_parallel_size",
+    "--max-model-len": "max_model_len",
+    "--limit-mm-per-prompt": "",
+    "--allowed-local-media-path": "",
+    "--host": "",
+    "--port": "",
+    "--uds": "",
+    "--api-key": "",
+}
+
+
+class VllmSettings(Settings):
+    """How vLLM is started. Where and how it runs never changes what is asked of it."""
+
+    model: str | None = Field(None, description="folder or hub name")
+    served_model_name: str | None = Field(None, description="null = the folder's name, or the hub name")
+    python: str | None = Field(None, description="interpreter that has vLLM; null = the one that runs longdoc")
+    tensor_parallel_size: int = Field(1, ge=1, description="GPUs that share one copy of the model")
+    data_parallel_size: int = Field(1, ge=1, description="copies of the model")
+    max_model_len: int | None = Field(None, ge=1, description="tokens of prompt and answer; null = the model's limit")
+    extra_args: Texts = Field(
+        (), description='more arguments of `vllm serve`: ["--gpu-memory-utilization", "0.95"]; see synth/vllm_server.py'
+    )
+    start_timeout_s: float = Field(1_800, gt=0, description="for loading the model, its download included")
+    health_timeout_s: float = Field(60, gt=0, description="a server that is silent for so long is started again")
+    stop_timeout_s: float = Field(30, ge=0, description="from SIGTERM to SIGKILL")
+    max_restarts: int = Field(3, ge=0, description="in one run; one more death ends it")
+
+    @field_validator("extra_args")
+    @classmethod
+    def _not_ours(cls, arguments: tuple[str, ...]) -> tuple[str, ...]:
+        for argument in arguments:
+            name = argument.partition("=")[0].replace("_", "-")
+            if name in VLLM_OWN:
+                key = VLLM_OWN[name]
+                raise ValueError(f"{argument!r}: " + (f"use synth.vllm.{key}" if key else "longdoc sets it itself"))
+        return arguments
+
+
 class MessageSettings(Settings):
     """How a sample is put into words; `corpus.messages` applies it."""
 

@@ -1,0 +1,103 @@
+"""Runs a command with all that it starts, and leaves none of it behind, however the process that asked for it ends.
+
+    python -I vllm_supervisor.py PARENT_PID GRACE_S COMMAND...
+
+vLLM starts engine processes, which may outlive it and keep a GPU's memory. This process leads a process group of its
+own that holds them all, adopts those whose parents die, and ends them when its standard input ends (the parent is
+gone, even by kill -9), when it is told to by a signal, or when the command itself ends: first SIGTERM, then SIGKILL
+after the grace time. It exits when nothing is left, with the command's exit code, or 128 + N for signal N, as a shell.
+
+Standard library only, because it must start fast and never fail.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+POLL_S = 0.1
+CANNOT_RUN = 126  # exit code, as a shell's
+_LIBC = ctypes.CDLL(None)  # loaded here, because between fork and exec little may be done
+_SET_PARENT_DEATH_SIGNAL, _SET_CHILD_SUBREAPER = 1, 36
+
+
+def supervise(parent: int, grace_s: float, command: list[str]) -> int:
+    """Run the command until it ends or nobody wants it any more; its exit code, 0 when it was told to end."""
+    told = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: told.set())
+    if sys.platform == "linux":
+        _LIBC.prctl(_SET_CHILD_SUBREAPER, 1)
+    if os.getppid() != parent:
+        return 0
+    die = functools.partial(_die_with, os.getpid())
+    try:
+        server = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=die)
+    except OSError as e:
+        print(f"cannot run {command[0]}: {e.strerror}", file=sys.stderr)  # noqa: T201 (the log is where it goes)
+        return CANNOT_RUN
+    code = None
+    while code is None and not told.is_set() and os.getppid() == parent and not _input_ended():
+        code = (_reap() or {}).get(server.pid)
+    _end_all(grace_s)
+    if code is None:
+        return 0
+    return code if code >= 0 else 128 - code
+
+
+def _input_ended() -> bool:
+    """Whether the parent closed the pipe, into which it never writes; waits a moment to see."""
+    return bool(select.select([sys.stdin], [], [], POLL_S)[0])
+
+
+def _reap() -> dict[int, int] | None:
+    """Exit codes of the processes that ended since the last call; None when there is none left, running or ended."""
+    ended = {}
+    try:
+        while (found := os.waitpid(-1, os.WNOHANG))[0]:
+            ended[found[0]] = os.waitstatus_to_exitcode(found[1])
+    except ChildProcessError:
+        return ended or None
+    return ended
+
+
+def _end_all(grace_s: float) -> None:
+    """End every process that the command left, and wait until none is there."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the group holds this process too
+    os.killpg(0, signal.SIGTERM)
+    deadline = time.monotonic() + grace_s
+    while _reap() is not None:
+        if time.monotonic() >= deadline:
+            _kill_children()
+        time.sleep(POLL_S / 5)
+
+
+def _kill_children() -> None:
+    """Kill the processes whose parent this one is; theirs become its own when they are dead."""
+    try:
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    except OSError:  # not Linux: the group as a whole, this process with it
+        os.killpg(0, signal.SIGKILL)
+        return
+    for child in children:
+        os.kill(int(child), signal.SIGKILL)  # it cannot be gone: only this process reaps it
+
+
+def _die_with(parent: int) -> None:
+    """In the new process: be killed when this one is."""
+    if sys.platform == "linux":
+        _LIBC.prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(supervise(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]))
