@@ -11,6 +11,8 @@ import json
 import os
 import re
 import socket
+import subprocess
+import sys
 import tarfile
 import threading
 import unicodedata
@@ -351,3 +353,11 @@ def test_tasks_of_a_foreign_table_are_shown_as_text(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert "[bold red]loud" in result.stdout
     assert not {c for c in result.stdout if unicodedata.category(c)[0] == "C" and c != "\n"}
+
+
+def test_the_libraries_report_to_nobody(tmp_path: Path) -> None:
+    """ONNX Runtime leaves a session file when it prepares to report what it runs."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("ORT_")} | {"TMPDIR": str(tmp_path)}
+    load = [sys.executable, "-c", "import corpus.render, corpus.ocr; corpus.ocr.RapidOcr()"]
+    subprocess.run(load, env=environment, check=True, timeout=120)
+    assert list(tmp_path.iterdir()) == []
