@@ -12,23 +12,27 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, ExitStack, closing, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from corpus.config import SynthSettings
 from corpus.decontamination import QuestionIndex
 from corpus.records import Document, Page, Question, Rejected, content_id
 from corpus.stages import structure_questions
 from corpus.stages.state import Build
+from corpus.storage import cache_folder
 from corpus.store import plain, read_records, schema_of, write_records
 from synth.ask import Asked, Questioner, ask_document
-from synth.cache import AnswerCache, CachedChat, cache_file
+from synth.cache import AnswerCache, CachedChat
 from synth.openai_chat import OpenAiChat
 from synth.prompt_pages import PromptImages
 from synth.tasks import TaskSpec, load_tasks
-from synth.usage import Usage
+from synth.usage import Prices, Usage
 from synth.write import without_known, without_repeats
 
+CACHE_FILE = "answers.sqlite"
 STAGE_VERSION = 1  # raise it when the same answers should be judged anew
 NOT_ASKED = {"backend", "files", "prompts", "tasks", "base_url", "client", "vllm"}  # how a model is reached, not what
 
@@ -52,7 +56,22 @@ def run(b: Build) -> str:
             todo[name] = fingerprint
     if todo:
         _ask(b, tasks, todo)
-    return f" ({b.usage.said()})" if b.usage else ""
+    return f" ({said(b.usage, settings)})" if todo else ""
+
+
+def said(usage: Usage, settings: SynthSettings) -> str:
+    """What was spent, in words."""
+    total, prices = usage.total(), prices_of(settings)
+    text = f"{total.requests} requests, {total.cache_hits} answers found again, "
+    text += f"{total.prompt_tokens:,} + {total.completion_tokens:,} tokens"
+    return f"{text}, {total.money(prices):.2f} in money" if prices else text
+
+
+def prices_of(settings: SynthSettings) -> Prices | None:
+    """The prices that were given, if any."""
+    c = settings.client
+    priced = c.prompt_price or c.completion_price
+    return Prices(prompt=c.prompt_price, completion=c.completion_price) if priced else None
 
 
 def _stage(b: Build, tasks: Sequence[TaskSpec]) -> str:
@@ -78,11 +97,14 @@ def _ask(b: Build, tasks: tuple[TaskSpec, ...], fingerprints: dict[str, str]) ->
         page_timeout_s=limits.page_timeout_s,
         max_bytes=s.client.image_mb << 20,
     )
-    with AnswerCache(cache_file(s.client.cache_dir)) as cache, serving(s, b.run) as connect:
-        asking = _Asking(b, tasks, fingerprints, images, cache, connect)
-        with LoopThread(asking.run) as thread:
-            images.serve(b.pool, until=thread.is_done)
-        thread.result()
+    folder = Path(s.client.cache_dir).expanduser() if s.client.cache_dir else cache_folder(b.config.storage)
+    b.usage = Usage()
+    with ExitStack() as stack:
+        cache = stack.enter_context(closing(AnswerCache(folder / CACHE_FILE)))
+        asking = _Asking(b, tasks, fingerprints, images, cache)
+        thread = stack.enter_context(LoopThread(asking.run))
+        images.serve(b.pool, until=thread.is_done)
+    thread.result()
 
 
 class LoopThread:
@@ -133,24 +155,58 @@ class _Asking:
     """Asks about every document of some partitions and writes each partition when its last document is done."""
 
     def __init__(
-        self, b: Build, fingerprints: dict[str, str], images: PromptImages, connect: Callable[[], Questioner]
+        self,
+        b: Build,
+        tasks: tuple[TaskSpec, ...],
+        fingerprints: dict[str, str],
+        images: PromptImages,
+        cache: AnswerCache,
     ) -> None:
-        self._b, self._fingerprints, self._images, self._connect = b, fingerprints, images, connect
+        self._b, self._tasks, self._fingerprints, self._images, self._cache = b, tasks, fingerprints, images, cache
 
     async def run(self) -> None:
-        room = asyncio.Semaphore(self._b.config.synth.client.max_documents)
-        async with self._connect() as questioner, asyncio.TaskGroup() as group:
-            for name in self._fingerprints:
-                asked = []
-                for document in self._b.kept(name):
-                    await room.acquire()
-                    asked.append(group.create_task(self._ask(questioner, name, document, room)))
-                group.create_task(self._finish(name, asked))
+        s = self._b.config.synth
+        room = asyncio.Semaphore(s.client.max_documents)
+        async with AsyncExitStack() as stack:
+            writer = await self._connect(stack, s.model or "")
+            judge = await self._connect(stack, s.judge_model) if s.judge_model else writer
+            questioner = Questioner(
+                writer=writer, judge=judge, tasks=self._tasks, settings=s, seed=self._b.config.seed
+            )
+            async with asyncio.TaskGroup() as group:
+                for name in self._fingerprints:
+                    asked = []
+                    for document in self._b.kept(name):
+                        await room.acquire()
+                        asked.append(group.create_task(self._ask(questioner, name, document, room)))
+                    group.create_task(self._finish(name, asked))
+
+    async def _connect(self, stack: AsyncExitStack, model: str) -> CachedChat:
+        """A model at the server, through the cache."""
+        s = self._b.config.synth
+        chat = OpenAiChat(
+            base_url=s.base_url or "",
+            model=model,
+            api_key_env=s.client.api_key_env,
+            timeout_s=s.client.timeout_s,
+            attempts=s.client.attempts,
+            backoff_s=s.client.backoff_s,
+            max_in_flight=s.client.max_in_flight,
+            max_image_bytes=s.client.image_mb << 20,
+            images=s.client.images,
+            gone_after_s=s.client.give_up_s,
+            usage=self._b.usage,
+        )
+        await stack.enter_async_context(chat)
+        cached = CachedChat(chat, self._cache, self._b.usage)
+        stack.callback(cached.close)
+        return cached
 
     async def _ask(self, questioner: Questioner, name: str, document: Document, room: asyncio.Semaphore) -> Asked:
         try:
             of_document = [("doc_id", "=", document.doc_id)]
-            pages = read_records(self._b.run.path("pages", f"{name}.parquet"), Page, filters=of_document)
+            file = self._b.run.path("pages", f"{name}.parquet")
+            pages = await asyncio.to_thread(read_records, file, Page, of_document)
             asked = await ask_document(questioner, document, pages, partial(self._images.load, document))
             self._b.progress.advance(units=1, questions=sum(q.accepted for q in asked.questions))
             return asked

@@ -16,6 +16,7 @@ from corpus.records import Document, Rejected
 from corpus.rundir import Marker, RunDir
 from corpus.storage import is_url
 from corpus.workers import Failure, WorkerPool
+from synth.usage import Usage
 
 
 @dataclass(kw_only=True)
@@ -34,6 +35,7 @@ class Build:
     rejected: dict[str, Rejected] = field(default_factory=dict)  # after ingest, by document id
     work: Counter[str] = field(default_factory=Counter)  # units done now, by stage
     seconds: dict[str, float] = field(default_factory=dict)  # by stage
+    usage: Usage = field(default_factory=Usage)  # what asking models cost now
 
     @property
     def documents(self) -> list[Document]:
