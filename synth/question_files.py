@@ -24,7 +24,6 @@ import pyarrow.parquet as pq
 from corpus.blocks import clean
 from corpus.errors import ConfigError
 from corpus.records import (
-    ANSWER_FORMATS,
     TASKS,
     Document,
     Evidence,
@@ -34,6 +33,7 @@ from corpus.records import (
     content_id,
     question_id,
 )
+from synth.answers import answer_fault
 
 GENERATOR = "file"
 
@@ -95,7 +95,7 @@ def _given(row: Any, path: Path, number: int) -> GivenQuestion:
     faults += [
         "" if document else "names no document; give sha256 or uri",
         "" if question else "has no question",
-        _answer_fault(answer, answer_format),
+        answer_fault(answer, answer_format),
         "" if task in TASKS else f"unknown task {task!r}; known: {', '.join(TASKS)}",
     ]
     return GivenQuestion(
@@ -145,26 +145,6 @@ def _answer(value: Any, answer_format: Any) -> tuple[str, str]:
     if isinstance(value, int | float):
         return str(value), str(answer_format or ("Integer" if isinstance(value, int) else "Float"))
     return str(value).strip(), str(answer_format or "String")
-
-
-def _answer_fault(answer: str, answer_format: str) -> str:
-    if answer in ("", "[]"):
-        return "has no answer"
-    if answer_format not in ANSWER_FORMATS:
-        return f"unknown answer_format {answer_format!r}; known: {', '.join(ANSWER_FORMATS)}"
-    if answer_format == "List" and not _is_list(answer):
-        return f"answer {answer!r} is no list of texts, but its answer_format is List"
-    if answer_format in ("Integer", "Float") and not re.fullmatch(r"[-+]?[\d,]*\.?\d+(e[-+]?\d+)?%?", answer):
-        return f"answer {answer!r} is no number, but its answer_format is {answer_format}"
-    return ""
-
-
-def _is_list(answer: str) -> bool:
-    try:
-        value = json.loads(answer)
-    except ValueError:
-        return False
-    return isinstance(value, list) and all(isinstance(v, str) for v in value)
 
 
 def assign(
