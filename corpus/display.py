@@ -37,6 +37,8 @@ def print_build(result: BuildResult) -> None:
         table.add_row("samples", f"{result.num_samples}, {result.num_tokens:,} tokens")
     if result.fill is not None:
         table.add_row("plan", f"{result.plan}, fill {result.fill:.3f}")
+    if result.projected:
+        table.add_row("projected", result.projected)
     if not any(result.work.values()):
         table.add_row("work", "everything was done already")
     report = result.run / "report.html"

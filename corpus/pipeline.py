@@ -11,9 +11,10 @@ import importlib.metadata
 import json
 import platform
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import corpus
 from corpus.benchmark_sets import read_benchmarks
@@ -26,13 +27,14 @@ from corpus.records import STAGES, LedgerEntry, Question, Rejected
 from corpus.report import write_report
 from corpus.rundir import RunDir
 from corpus.sharding import renderer_version
-from corpus.stages import clean, ingest, parse, plan, shard, synthesise
+from corpus.stages import ask, clean, ingest, parse, plan, shard, synthesise
 from corpus.stages.state import Build
 from corpus.storage import path_of
 from corpus.store import read_records, read_table, write_json, write_records
 from corpus.workers import WorkerPool
 from packing.lengths import load_counter
 from synth.question_files import read_question_files
+from synth.usage import usage_of
 
 PACKAGES = (
     "pymupdf", "pillow", "rapidocr", "onnxruntime", "pyarrow", "numpy", "datasketch", "imagehash", "py3langid", "scipy"
@@ -51,6 +53,7 @@ class BuildResult:
     num_samples: int
     num_tokens: int
     fill: float | None
+    projected: str = ""  # what asking about all inputs would cost, where `limit` left some out
 
 
 def build(
@@ -94,14 +97,23 @@ def build(
             "shard": lambda: shard.run(state),
             "plan": lambda: plan.run(state),
         }
-        _write_run_json(state, until, complete=False)
-        for stage, step in steps.items():
-            started = time.monotonic()
-            progress.end(step())
-            state.seconds[stage] = round(time.monotonic() - started, 3)
-            if stage == until:
-                break
-        return _report(state, until)
+        before = _recorded(run)
+        _write_run_json(state, before, until, complete=False)
+        try:
+            for stage, step in steps.items():
+                started = time.monotonic()
+                progress.end(step())
+                state.seconds[stage] = round(time.monotonic() - started, 3)
+                if stage == until:
+                    break
+        finally:
+            if state.usage.purposes:  # what was paid for is said, also when the server is gone
+                _write_run_json(state, before, until, complete=False)
+        result = _report(state, until)
+        _write_run_json(state, before, until, complete=until == STAGES[-1])
+        if limit and state.usage.purposes:
+            result.projected = ask.projection(state, len(expand_inputs(inputs, None, config.storage)))
+        return result
 
 
 def _report(b: Build, until: str) -> BuildResult:
@@ -123,7 +135,6 @@ def _report(b: Build, until: str) -> BuildResult:
     _write_rejected(b, ledger, reached)
     if until == STAGES[-1]:
         write_report(b.run.root)
-    _write_run_json(b, until, complete=until == STAGES[-1])
     return BuildResult(
         run=b.run.root,
         until=until,
@@ -162,14 +173,20 @@ def _write_rejected(b: Build, ledger: Iterable[LedgerEntry], reached: int) -> No
     write_records(b.run.path("rejected.parquet"), Rejected, rows)
 
 
-def _write_run_json(b: Build, until: str, complete: bool) -> None:
-    file = b.run.path("run.json")
+def _recorded(run: RunDir) -> dict[str, Any]:
+    """What the last build of this run took and spent, by stage and purpose."""
     try:
-        seconds = json.loads(file.read_text(encoding="utf-8"))["seconds"]
+        found = json.loads(run.path("run.json").read_text(encoding="utf-8"))
+        return {"seconds": dict(found["seconds"]), "spent": dict(found.get("spent", {}))}
     except (OSError, ValueError, KeyError, TypeError):
-        seconds = {}
+        return {"seconds": {}, "spent": {}}
+
+
+def _write_run_json(b: Build, before: Mapping[str, Any], until: str, complete: bool) -> None:
+    spent = usage_of(before["spent"])
+    spent.merge(b.usage)
     write_json(
-        file,
+        b.run.path("run.json"),
         {
             "complete": complete,
             "until": until,
@@ -183,6 +200,7 @@ def _write_run_json(b: Build, until: str, complete: bool) -> None:
             },
             "num_partitions": b.num_partitions,
             "work": dict(b.work),
-            "seconds": {**seconds, **b.seconds},
+            "seconds": {**before["seconds"], **b.seconds},
+            "spent": spent.to_dict(ask.prices_of(b.config.synth)) if spent.purposes else {},
         },
     )

@@ -124,3 +124,17 @@ def usage_of(values: Mapping[str, Any]) -> Usage:
         known = {k: v for k, v in sums.items() if k not in ("failures", "money")}
         usage.purposes[purpose] = Spent(**known, failures=Counter(sums["failures"]))
     return usage
+
+
+def projected(spent: Spent, done: int, total: int) -> Spent:
+    """What `total` inputs would come to, at the rate of those `done`; answers found again count as if paid."""
+    asked = spent.requests + spent.cache_hits
+    paid = asked / spent.requests if spent.requests else 0.0  # tokens of answers that were found are not known
+    scale = total / max(1, done)
+    return Spent(
+        requests=round(asked * scale),
+        prompt_tokens=round(spent.prompt_tokens * paid * scale),
+        image_tokens=round(spent.image_tokens * paid * scale),
+        completion_tokens=round(spent.completion_tokens * paid * scale),
+        seconds=spent.seconds * paid * scale,
+    )

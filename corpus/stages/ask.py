@@ -29,7 +29,7 @@ from synth.cache import AnswerCache, CachedChat
 from synth.openai_chat import OpenAiChat
 from synth.prompt_pages import PromptImages
 from synth.tasks import TaskSpec, load_tasks
-from synth.usage import Prices, Usage
+from synth.usage import Prices, Spent, projected
 from synth.write import without_known, without_repeats
 
 CACHE_FILE = "answers.sqlite"
@@ -56,15 +56,22 @@ def run(b: Build) -> str:
             todo[name] = fingerprint
     if todo:
         _ask(b, tasks, todo)
-    return f" ({said(b.usage, settings)})" if todo else ""
+    return f" ({said(b.usage.total(), settings)})" if todo else ""
 
 
-def said(usage: Usage, settings: SynthSettings) -> str:
+def projection(b: Build, num_inputs: int) -> str:
+    """What asking about so many inputs would cost, in words."""
+    all_of_them = projected(b.usage.total(), len(b.inputs), num_inputs)
+    return f"for all {num_inputs} inputs about {said(all_of_them, b.config.synth)} (from {len(b.inputs)} of them)"
+
+
+def said(spent: Spent, settings: SynthSettings) -> str:
     """What was spent, in words."""
-    total, prices = usage.total(), prices_of(settings)
-    text = f"{total.requests} requests, {total.cache_hits} answers found again, "
-    text += f"{total.prompt_tokens:,} + {total.completion_tokens:,} tokens"
-    return f"{text}, {total.money(prices):.2f} in money" if prices else text
+    prices = prices_of(settings)
+    text = f"{spent.requests:,} requests"
+    text += f", {spent.cache_hits:,} answers found again" if spent.cache_hits else ""
+    text += f", {spent.prompt_tokens:,} + {spent.completion_tokens:,} tokens"
+    return f"{text}, price {spent.money(prices):,.2f}" if prices else text
 
 
 def prices_of(settings: SynthSettings) -> Prices | None:
