@@ -192,6 +192,7 @@ class Quantity:
     decimals: int  # as written
     plain: bool  # digits alone: 1998, as against 1,998 or 1998 km
     in_parentheses: bool  # read as negative
+    power: int = 0  # of ten, by the word beside it: 6 in "12.4 million"
 
     @property
     def is_year(self) -> bool:
@@ -261,6 +262,7 @@ def _arabic(text: str) -> Iterator[Quantity]:
             decimals=len(digits.partition(".")[2]),
             plain=bool(m["plain"]) and not power and not currency and not negative,
             in_parentheses=closed,
+            power=power,
         )
 
 
@@ -283,7 +285,7 @@ def _words(text: str) -> Iterator[Quantity]:
         value = _WORDS[(m["tens"] or m["small"]).lower()] + (_WORDS[m["ones"].lower()] if m["ones"] else 0)
         end, power = _scaled(text, m.end())
         end, unit = _with_unit(text, end)
-        yield Quantity(Decimal(value).scaleb(power), unit, m.start(), end, 0, False, False)
+        yield Quantity(Decimal(value).scaleb(power), unit, m.start(), end, 0, False, False, power)
 
 
 def _chinese(text: str) -> Iterator[Quantity]:

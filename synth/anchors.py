@@ -1,0 +1,270 @@
+"""Does a question lead to one place of its document, and is that where its evidence stands?
+
+A question is read beside 50-160 pages. It may name pages, tables and figures by their label, sections by their title or
+number. What the question says it is about (its anchor, and what it names as a section, table or page) must hold an
+evidence page; a title that merely occurs in it ("the revenue of Heat Supply") proves nothing against it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from corpus.blocks import HEADING_KINDS, flatten
+from corpus.records import Page, Section
+from corpus.sections import normalised_title
+from synth.document_index import CONTENTS_LINE
+from synth.grounding import PageText, contains, tokens
+from synth.quantities import chinese_number, folded
+
+# What only the question writer saw: the reader of the question has the whole document.
+DANGLING = re.compile(
+    r"\b(?:provided|given|supplied|attached|displayed|shown|these|following|above) (?:page|image|document|excerpt|segment|text|"
+    r"screenshot|picture|passage)s?\b|\b(?:in|on|from|by|to|of) (?:the|this|these) (?:images?|screenshots?|segment|excerpt|"
+    r"passage)\b|\b(?:table|figure|text|passage|chart|list|section|page)s? (?:above|below)\b"
+    r"|\b(?:in|on|of|by|from|to) this (?:table|figure|chart|section|page|list)\b|\bpages? shown\b"
+    r"|(?:所给|所示|给定|提供|给出|以上|上述|这些|该)的?(?:页面|图片|图像|文本|材料|片段|段落)|[上下](?:表|图)(?!\d)|本[页段](?!\w*第)",
+    re.IGNORECASE,
+)
+NUMBER = r"\d{1,5}"
+PAGES = re.compile(
+    rf"\bpages? ({NUMBER}(?:(?:,? ?(?:and|or|to|through|&|-|–|—) ?|, ?| )(?:pages? )?{NUMBER})*)(?!\.?\d)"
+    rf"|第 ?({NUMBER}(?: ?(?:[、，,和与及至到-]|—) ?第? ?{NUMBER})*) ?页",
+    re.IGNORECASE,
+)
+PAGE_RANGE = re.compile(rf"({NUMBER}) ?(?:to|through|-|–|—|至|到) ?(?:pages? |第)?({NUMBER})")
+LABEL = re.compile(
+    r"(?<![A-Za-z])(?P<kind>table|tab\.|figure|fig\.|chart|exhibit|box|scheme) ?(?P<number>[A-Z]?\d{1,3}(?:[-.]\d{1,3})*)(?![\d])"
+    r"|(?<![代发列地])(?P<chinese>[表图]) ?(?P<number2>\d{1,3}(?:[-.]\d{1,3})*)(?!\d)",
+    re.IGNORECASE,
+)
+NUMBERED_SECTION = re.compile(
+    r"\b(?:sections?|chapters?|sec\.|parts?|appendix|annex|clause|article|note) (?P<number>[A-Z]?\d{1,2}(?:\.\d{1,2})*|[A-Z](?![a-z]))"
+    r"(?![\d-])|(?P<dotted>\d{1,2}(?:\.\d{1,2})+) ?节|第(?P<chinese>[一二三四五六七八九十百\d]{1,5})(?P<unit>[章节部])",
+    re.IGNORECASE,
+)
+TITLE_NUMBER = re.compile(
+    r"^(?:(?:section|chapter|part|appendix|annex|clause|article|note) )?(?P<number>[A-Z]?\d{1,2}(?:\.\d{1,2})*|[A-Z](?=[. ]))\.?(?= )|"
+    r"^第(?P<chinese>[一二三四五六七八九十百\d]{1,5})(?P<unit>[章节部])",
+    re.IGNORECASE,
+)
+SENTENCE = re.compile(
+    r"\S{1,10} ?\S{1,10} (?:shows?|lists?|gives?|presents?|summari[sz]es|contains|and)\b"
+    r"|[表图] ?[\d.-]{1,10}(?:显示|列出|给出|所示|中|为|反映)",
+    re.IGNORECASE,
+)
+GENERIC = frozenset("section chapter part page pages table figure the a an of in on and appendix".split()) | frozenset(
+    "第章节页表图部"
+)
+WHOLE_DOCUMENT = 0.9  # of its pages; a title over so many leads nowhere
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A title and the pages that its section touches; `number` is the section's own, '' where it has none."""
+
+    title: str
+    key: str
+    number: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """Something that a question names, and the runs of pages it may mean (first, last); () where it names nothing."""
+
+    shown: str
+    places: tuple[tuple[int, int], ...]
+
+    @property
+    def unique(self) -> bool:
+        """One place, or places inside one another."""
+        first, last = min(self.places, key=lambda p: p[0] - p[1])
+        return all(first <= a and b <= last for a, b in self.places)
+
+    def holds(self, pages: Sequence[int]) -> bool:
+        return any(a <= p <= b for a, b in self.places for p in pages)
+
+
+class DocumentText:
+    """A parsed document as the checks look at it; made once, it serves all questions of the document."""
+
+    def __init__(self, pages: Sequence[Page], sections: Sequence[Section]) -> None:
+        self.pages = {p.index: PageText(p) for p in pages}
+        self.num_pages = max(self.pages, default=-1) + 1
+        self._places = _places(pages, sections, self.num_pages)
+        self._captions = _captions(pages)
+
+    def named(self, text: str) -> list[Name]:
+        """What a text names beyond doubt: pages, labels, numbers of sections."""
+        text = folded(text)
+        names = [Name(f"page {a + 1}" if a == b else f"pages {a + 1}-{b + 1}", ((a, b),)) for a, b in named_pages(text)]
+        for m in LABEL.finditer(text):
+            names.append(Name(m[0], tuple(self._captions.get(_label(m), ())) or self._mentions_of(m[0])))
+        for m in NUMBERED_SECTION.finditer(text):
+            number = m["number"] or m["dotted"] or _chinese(m["chinese"]) + (m["unit"] or "")
+            found = [p for p in self._places if p.number.casefold() == number.casefold()]
+            if found:  # else its heading was not recognised, which is no fault of the question
+                names.append(Name(m[0], tuple((p.first, p.last) for p in found)))
+        return names
+
+    def _mentions_of(self, label: str) -> tuple[tuple[int, int], ...]:
+        """The run of pages that speak of a label without a caption: it may stand inside a picture."""
+        pages = [number for number, page in self.pages.items() if page.find(label)]
+        return ((min(pages), max(pages)),) if pages else ()
+
+    def titles(self, text: str, loosely: bool = False) -> list[Name]:
+        """Sections whose titles stand in a text; `loosely`: a text that is a part of a title counts too."""
+        found: dict[str, list[Place]] = defaultdict(list)
+        own = _content(text)
+        for place in self._places:
+            inside = bool(place.key) and _mentions(text, place)
+            if not inside and loosely and own:
+                title = _content(place.title)
+                inside = own <= title and 2 * len(own) >= len(title)
+            if inside:
+                found[place.key].append(place)
+        return [Name(places[0].title, tuple((p.first, p.last) for p in places)) for places in found.values()]
+
+    def stands_on(self, text: str, pages: Sequence[int]) -> bool:
+        return any(self.pages[p].find(text) for p in pages if p in self.pages)
+
+
+def named_pages(text: str) -> list[tuple[int, int]]:
+    """Runs of 0-based pages that a text names: "pages 3 and 5-7" is (2, 2), (4, 6)."""
+    runs = []
+    for m in PAGES.finditer(folded(text)):
+        listed = m[1] or m[2]
+        for r in PAGE_RANGE.finditer(listed):
+            runs.append((int(r[1]) - 1, int(r[2]) - 1))
+        runs += [(int(n) - 1, int(n) - 1) for n in re.findall(r"\d+", PAGE_RANGE.sub(" ", listed))]
+    return [(a, b) for a, b in runs if 0 <= a <= b]
+
+
+def without_names(text: str) -> str:
+    """A folded text without the numbers of pages, labels and sections that it names."""
+    for pattern in (PAGES, LABEL, NUMBERED_SECTION):
+        text = pattern.sub(" ", text)
+    return text
+
+
+def _label(m: re.Match[str]) -> tuple[str, str]:
+    kind = (m["kind"] or m["chinese"]).casefold()
+    kind = {"tab.": "table", "表": "table", "fig.": "figure", "图": "figure"}.get(kind, kind)
+    return kind, (m["number"] or m["number2"]).casefold()
+
+
+def _chinese(text: str) -> str:
+    value = chinese_number(text)
+    return text if value is None else str(value)
+
+
+def _number(title: str) -> str:
+    m = TITLE_NUMBER.match(folded(title))
+    if not m:
+        return ""
+    return m["number"] or _chinese(m["chinese"]) + m["unit"]
+
+
+def _bare(title: str) -> str:
+    """A title without its number."""
+    return TITLE_NUMBER.sub("", folded(title)).strip(" .:：-")
+
+
+def _places(pages: Sequence[Page], sections: Sequence[Section], num_pages: int) -> list[Place]:
+    """Sections with their subsections, and headings that begin no section; without those that span the document."""
+    starts = [(s.first_page, s.level, s.title) for s in sections if s.title and s.source != "pages"]
+    known = {(page, normalised_title(title)) for page, _, title in starts}
+    for page in pages:
+        for block in page.blocks:
+            title = flatten(block.text)
+            if block.kind in HEADING_KINDS and (page.index, normalised_title(title)) not in known:
+                starts.append((page.index, max(1, block.level), title))
+    starts.sort(key=lambda s: s[0])
+    places = []
+    for i, (first, level, title) in enumerate(starts):
+        after = [page for page, other, _ in starts[i + 1 :] if other <= level]
+        last = max(first, after[0] if after else num_pages - 1)  # the next section may begin below this one's end
+        bare = _bare(title)
+        if last - first + 1 < WHOLE_DOCUMENT * num_pages or num_pages < 3:
+            places.append(Place(title, normalised_title(bare), _number(title), first, last))
+    return places
+
+
+def _captions(pages: Sequence[Page]) -> dict[tuple[str, str], list[tuple[int, int]]]:
+    """Runs of pages by label: where a block begins with it, and the page after where its table may run onto it."""
+    found: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
+    goes_on = {p.index for p in pages if (first := next((b for b in p.blocks if b.text and b.kind != "header"), None))
+               and first.kind not in (*HEADING_KINDS, "caption")}
+    for page in pages:
+        for block in page.blocks:
+            text = folded(flatten(block.text))
+            m = LABEL.match(text)
+            if m and (block.kind == "caption" or _is_caption(text)):
+                last = page.index + 1 if page.index + 1 in goes_on else page.index
+                runs = found[_label(m)]
+                if runs and runs[-1][1] + 1 >= page.index:
+                    runs[-1] = runs[-1][0], last
+                else:
+                    runs.append((page.index, last))
+    return found
+
+
+def _is_caption(text: str) -> bool:
+    """A short block, not an entry of a list of tables and not a sentence about a table: "Table 3 shows that ..."."""
+    return len(text) <= 160 and not SENTENCE.match(text) and not CONTENTS_LINE.search(text)
+
+
+def _content(text: str) -> set[str]:
+    """The words of a title that tell it from others."""
+    return {w for w in tokens(text) if w not in GENERIC and not w[0].isdecimal()}
+
+
+def _mentions(text: str, place: Place) -> bool:
+    """Whether the title stands in the text; a title of one word must look like one there."""
+    bare = _bare(place.title)
+    if not contains(text, bare):
+        return False
+    words = tokens(bare)
+    if len(words) > 1 or contains(text, place.title) and place.number:
+        return True
+    capital = bare[:1].upper() + bare[1:]
+    return bool(re.search(rf"(?<![A-Za-z]){re.escape(capital)}(?![A-Za-z])", folded(text)))
+
+
+def anchor_problem(question: str, anchor: str, evidence: Sequence[int], document: DocumentText) -> str:
+    """Why the question does not lead to its evidence, '' where it does or text cannot show that it does not."""
+    if m := DANGLING.search(folded(question)):
+        return f'speaks of "{m[0]}", which its reader does not see'
+    echoed = _echoes(question, anchor)
+    named = document.named(question)
+    titles = document.titles(anchor, loosely=True) if echoed else []
+    blind = not all(p in document.pages and document.pages[p].readable for p in evidence)
+    for name in [*named, *titles]:
+        if not name.places and not blind:
+            return f"the document has no {name.shown}"
+        if name.places and not name.holds(evidence):
+            return f"{name.shown} holds none of the evidence pages {_numbers(evidence)}"
+    leading = [n for n in [*named, *titles, *document.titles(question)] if n.holds(evidence)]
+    if any(n.unique for n in leading):
+        return ""
+    if leading:
+        return f"{leading[0].shown} is the name of several places"
+    if blind and (named or echoed):
+        return ""
+    if echoed and document.stands_on(anchor, evidence):
+        return ""
+    return "names no section, table, figure or page of the document that holds the evidence"
+
+
+def _echoes(question: str, anchor: str) -> bool:
+    """Whether the question repeats most words of its anchor."""
+    wanted = _content(anchor)
+    return bool(wanted) and 2 * len(wanted & set(tokens(question))) > len(wanted)
+
+
+def _numbers(pages: Sequence[int]) -> str:
+    return ", ".join(str(p + 1) for p in sorted(set(pages)))

@@ -1,0 +1,300 @@
+"""Recomputes the answer of a calculation from the numbers that its question quotes.
+
+The wording says which operations may be meant, the quotes hold the operands. Where one operation is asked for and none
+of its results over the operands is the answer, the answer is wrong. Where the wording asks for several steps, they are
+tried one after another; where operands are missing nothing is said.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from synth.anchors import without_names
+from synth.grounding import contains
+from synth.quantities import Quantity, folded, quantities
+
+CODE = re.compile(r"(?<![\w.])[A-Za-z]{0,9}\d{1,9}(?:-[A-Za-z]{0,9}\d{1,9}){1,3}[A-Za-z]{0,9}(?![\w.]\d)")
+MAX_OPERANDS = 60
+MAX_CHOICES = 600  # of one number a quote
+MAX_STEPS = 60  # results of a first step that a second one uses
+SMALL = Decimal("1e-9")
+
+CHANGE = (
+    r"increas\w*|decreas\w*|chang\w*|gr[eo]w\w*|r[io]s[en]\w*|fall\w*|fell|drop\w*|declin\w*|reduc\w*|gain\w*|"
+    r"增长|下降|提高|降低|减少|增加|上升|变化|降幅|增幅|同比"
+)
+INTENTS = {
+    "change": re.compile(
+        rf"(?:per ?cent\w*|%|rate)(?:\W+\w+){{0,12}}?\W+(?:{CHANGE})|(?:{CHANGE})(?:\W+\w+){{0,12}}?\W+(?:per ?cent\w*|%)"
+        r"|增长率|增幅|降幅|同比|(?:增长|下降|提高|降低|减少|增加|上升)了?百分之|百分之[几多]少?",
+        re.IGNORECASE,
+    ),
+    "share": re.compile(
+        r"\b(?:share|proportion|fraction|percentage|per ?cent|margin)\b|%|占比|占.{0,20}(?:百分|比例|比重)|比重|百分之|毛利率|利润率",
+        re.IGNORECASE,
+    ),
+    "difference": re.compile(
+        r"\bdiffer\w*|\bhow (?:much|many)(?: \w+){0,6}? (?:more|less|fewer|higher|lower|larger|smaller|greater|longer|shorter|"
+        r"heavier|lighter|older|newer|faster|slower|cheaper|wider|deeper|taller|above|below)\b|\bhow many (?:more|fewer)\b|"
+        rf"\bby how (?:much|many)\b|\bexceed|\bgap\b|\bhow much did\b|\b(?:{CHANGE})|\bby what\b|\bhow (?:far|long)\b|"
+        r"相差|差额|差距|之差|[多少高低大小长短重轻快慢贵](?:多少|几|出)|比.{1,60}[多少高低大小长短重轻快慢贵]|(?:增加|减少|增长|下降)了?多少",
+        re.IGNORECASE,
+    ),
+    "sum": re.compile(
+        r"\b(?:sum|total|together|combined|altogether|overall|in all|add(?:ed|ing)?)\b|合计|总共|一共|之和|总和|总计|总额|共计|共需|"
+        r"共(?:有)?(?:多少|几)",
+        re.IGNORECASE,
+    ),
+    "mean": re.compile(r"\b(?:average|mean)\b|平均", re.IGNORECASE),
+    "ratio": re.compile(
+        r"\bratio\b|\btimes\b|\bdivided\b|\bper (?!cent|year\b)|\bfor each\b|\beach\b|倍|之比|比例|比率|每", re.IGNORECASE
+    ),
+    "product": re.compile(r"\btimes\b|\bmultipl|\bcosts?\b|\bat a rate|\bfor \d|乘|需要?多少|总价", re.IGNORECASE),
+    "count": re.compile(r"\bhow many\b|\bnumber of\b|\bcount\b|多少[个项家种条座台]|几[个项家种条座台]", re.IGNORECASE),
+}
+THRESHOLD = re.compile(
+    r"(?P<more>(?:more|greater|higher|larger|longer|heavier|better) than|over|above|exceed\w*|大于|超过|高于|多于|超出)"
+    r"|(?P<less>(?:less|fewer|lower|smaller|shorter) than|under|below|小于|低于|少于|不足)"
+    r"|(?P<least>at least|no (?:less|fewer) than|不少于|不低于|至少)|(?P<most>at most|no more than|up to|不超过|至多)"
+    r"|(?P<same>exactly|equal to|(?:interval|value|score|price) of|等于|恰好|正好)",
+    re.IGNORECASE,
+)
+LARGEST = re.compile(
+    r"\b(?:largest|highest|most|biggest|greatest|longest|heaviest|best|maximum|top|latest|fastest|older|oldest|larger|higher|"
+    r"greater|bigger|more|longer|heavier)\b|最[多高大长重快晚贵]|更[多高大长重快]",
+    re.IGNORECASE,
+)
+SMALLEST = re.compile(
+    r"\b(?:smallest|lowest|least|fewest|shortest|lightest|worst|minimum|earliest|slowest|cheapest|smaller|lower|fewer|less|"
+    r"shorter|lighter)\b|最[少低小短轻慢早]|更[少低小短轻慢]",
+    re.IGNORECASE,
+)
+CHOICE = re.compile(r"\b(?:which|who|whose|what|where|when|name the)\b|哪|谁|什么|何", re.IGNORECASE)
+WEAK = ("sum", "count")  # "the total revenue", "how many": asked for only where nothing else is
+
+
+@dataclass(frozen=True, slots=True)
+class Recomputed:
+    """`matches`: True, False, or None where nothing can be said; `detail` shows how."""
+
+    matches: bool | None
+    detail: str
+
+
+def recompute(question: str, answer: str, answer_format: str, quotes: Sequence[str], texts: Sequence[str]) -> Recomputed:
+    """Whether the quotes give the answer.
+
+    Args:
+        question: its wording says what to compute.
+        answer: as in `Question`.
+        answer_format: Integer and Float are recomputed; a String that names one of the quoted rows is compared.
+        quotes: the operands.
+        texts: of the evidence pages, one block a line; the headers of tables tell which number belongs to which year.
+    """
+    asked = without_names(folded(question))
+    rows = [_operands(q) for q in quotes]
+    rows = [r for r in rows if r]
+    if sum(map(len, rows)) < 2:
+        return Recomputed(None, "the quotes hold fewer than two numbers")
+    if sum(map(len, rows)) > MAX_OPERANDS:
+        return Recomputed(None, f"the quotes hold more than {MAX_OPERANDS} numbers")
+    years = sorted({int(q.value) for q in quantities(asked) if q.is_year})
+    header = _header(texts, {len(r) for r in rows})
+    if answer_format == "String":
+        return _compared(asked, answer, quotes, years, header)
+    wanted = quantities(folded(answer))
+    if answer_format == "List" or len(wanted) != 1:
+        return Recomputed(None, "the answer is no single number")
+    rows = [_columns(r, years, header) for r in rows]
+    given = [q for q in quantities(asked) if not q.is_year]
+    intents = [name for name, pattern in INTENTS.items() if pattern.search(asked)]
+    if set(intents) - set(WEAK):
+        intents = [i for i in intents if i not in WEAK] + [i for i in WEAK if i in intents]
+    tried = 0
+    for plain in (False, True):  # in a table "in millions" the answer is 12.4, not 12400000
+        values = [[_value(q, plain) for q in r] for r in rows]
+        extra = [_value(q, plain) for q in given]
+        goal = abs(_value(wanted[0], plain))
+        results = _results(intents, values, extra, years, asked)
+        for how, result in results:
+            tried += 1
+            if _equal(result, goal, wanted[0].decimals):
+                return Recomputed(True, how)
+        strong = [i for i in intents if i not in WEAK]
+        steps = len(strong) > 1 or (len(strong) == 1 and "sum" in intents)
+        if steps and any(_equal(r, goal, wanted[0].decimals) for r in _second_step(values, extra)):
+            return Recomputed(True, "in two steps")
+    if not tried:
+        return Recomputed(None, "no operation is known that the question may ask for")
+    if intents == ["count"]:
+        return Recomputed(None, "a count over what is not quoted")
+    shown = ", ".join(f"{v:f}" for v in itertools.islice((v for r in rows for v in (_value(q, True) for q in r)), 8))
+    return Recomputed(False, f"{answer} follows from none of {', '.join(intents) or 'the operations'} over {shown}")
+
+
+def _operands(quote: str) -> list[Quantity]:
+    text = CODE.sub(" ", without_names(folded(quote)))
+    return [q for q in quantities(text) if not q.is_year]
+
+
+def _value(q: Quantity, plain: bool) -> Decimal:
+    return q.value.scaleb(-q.power) if plain else q.value
+
+
+def _equal(result: Decimal, goal: Decimal, decimals: int) -> bool:
+    """Rounded to the decimals of the answer, or cut off there; whole numbers exactly where the result is one."""
+    slack = Decimal(1).scaleb(-decimals)
+    if not decimals:
+        slack = Decimal("0.5") if result % 1 else Decimal(0)
+    return abs(abs(result) - goal) <= slack - (SMALL if decimals else 0) or abs(abs(result) - goal) <= SMALL
+
+
+# ---------------------------------------------------------------------------------------------------------- columns
+
+
+def _header(texts: Sequence[str], widths: set[int]) -> list[int]:
+    """The years of a table's columns, where all lines of the pages that hold as many agree."""
+    found = set()
+    for line in (line for text in texts for line in text.split("\n")):
+        years = [q for q in quantities(line) if q.is_year]
+        if 2 <= len(years) <= 12 and len(years) in widths and len({y.value for y in years}) == len(years):
+            others = [q for q in quantities(line) if not q.is_year]
+            if not others:
+                found.add(tuple(int(y.value) for y in years))
+    return list(found.pop()) if len(found) == 1 else []
+
+
+def _columns(row: list[Quantity], years: Sequence[int], header: Sequence[int]) -> list[Quantity]:
+    """The numbers of a row for the years that the question names, in the order of the years; else all of them."""
+    if len(row) != len(header) or not years or not set(years) <= set(header):
+        return row
+    return [row[header.index(y)] for y in years]
+
+
+# ------------------------------------------------------------------------------------------------------- operations
+
+Result = tuple[str, Decimal]
+
+
+def _results(
+    intents: Sequence[str],
+    rows: Sequence[Sequence[Decimal]],
+    extra: Sequence[Decimal],
+    years: Sequence[int],
+    asked: str,
+) -> Iterator[Result]:
+    """Every result that the operations meant may have."""
+    kinds = set(intents) or {"difference", "sum", "mean", "ratio", "share", "change", "product"}
+    sets = list(_sets(rows))
+    pairs = list(_pairs(rows, extra))
+    ordered = len(years) == 2 and all(len(r) == 2 for r in rows)
+    if "difference" in kinds:
+        yield from ((f"{a} - {b}", a - b) for a, b in pairs)
+    if "change" in kinds:
+        for a, b in [(r[1], r[0]) for r in rows] if ordered else pairs:
+            if b:
+                yield f"({a} - {b}) / {b}", 100 * (a - b) / b
+    if "share" in kinds and not ("change" in kinds and ordered):
+        yield from ((f"{a} / {b}", 100 * a / b) for a, b in pairs if b)
+        for values in sets:
+            total = sum(values)
+            yield from ((f"{v} / {total}", 100 * v / total) for v in values if total)
+    if "ratio" in kinds:
+        yield from ((f"{a} / {b}", a / b) for a, b in pairs if b)
+    if "product" in kinds:
+        yield from ((f"{a} * {b}", a * b) for a, b in pairs)
+    if "sum" in kinds:
+        yield from ((" + ".join(map(str, values)), sum(values, Decimal(0))) for values in sets)
+    if "mean" in kinds:
+        yield from ((f"mean of {len(values)}", sum(values, Decimal(0)) / len(values)) for values in sets if values)
+    if "count" in kinds and not kinds - set(WEAK):
+        yield from _counts(rows, extra, asked)
+
+
+def _sets(rows: Sequence[Sequence[Decimal]]) -> Iterator[Sequence[Decimal]]:
+    """What may be added up: all numbers, a column, one number of every quote, the numbers of one quote."""
+    yield [v for r in rows for v in r]
+    if len(rows) > 1:
+        if len({len(r) for r in rows}) == 1:
+            yield from zip(*rows, strict=True)
+        else:
+            yield from itertools.islice(itertools.product(*rows), MAX_CHOICES)
+    yield from (r for r in rows if len(r) > 1)
+    yield from (p for r in rows if len(r) > 2 for p in itertools.combinations(r, 2))
+
+
+def _pairs(rows: Sequence[Sequence[Decimal]], extra: Sequence[Decimal]) -> Iterator[tuple[Decimal, Decimal]]:
+    """Two numbers of one quote, of one column, of two quotes of different shape, or one of the question's."""
+    for row in rows:
+        yield from itertools.permutations(row, 2)
+    for one, other in itertools.permutations(rows, 2):
+        same = len(one) == len(other) and len(one) > 1
+        yield from zip(one, other, strict=True) if same else itertools.product(one, other)
+    yield from itertools.chain.from_iterable(((v, e), (e, v)) for r in rows for v in r for e in extra)
+
+
+def _second_step(rows: Sequence[Sequence[Decimal]], extra: Sequence[Decimal]) -> Iterator[Decimal]:
+    values = [v for r in rows for v in r]
+    steps: Iterable[Decimal] = [*values, *extra]
+    firsts = [sum(s, Decimal(0)) for s in _sets(rows)]
+    firsts += [sum(s, Decimal(0)) / len(s) for s in _sets(rows) if s]
+    firsts += [a - b for a, b in _pairs(rows, extra)]
+    known = list(dict.fromkeys([*steps, *firsts]))[:MAX_STEPS]
+    for a, b in itertools.permutations(known, 2):
+        yield a - b
+        if b:
+            yield a / b
+            yield 100 * a / b
+            yield 100 * (a - b) / b
+
+
+def _counts(rows: Sequence[Sequence[Decimal]], extra: Sequence[Decimal], asked: str) -> Iterator[Result]:
+    """How many quotes are beyond the number that the question names, in each column."""
+    m = THRESHOLD.search(asked)
+    if not m or len(extra) != 1 or len({len(r) for r in rows}) != 1:
+        return
+    limit = extra[0]
+    for column in zip(*rows, strict=True):
+        hits = {
+            "more": sum(v > limit for v in column),
+            "less": sum(v < limit for v in column),
+            "least": sum(v >= limit for v in column),
+            "most": sum(v <= limit for v in column),
+            "same": sum(v == limit for v in column),
+        }
+        yield f"{m[0]} {limit}", Decimal(hits[str(m.lastgroup)])
+
+
+# ------------------------------------------------------------------------------------------------------ comparisons
+
+
+def _compared(
+    asked: str, answer: str, quotes: Sequence[str], years: Sequence[int], header: Sequence[int]
+) -> Recomputed:
+    """Whether the quoted row that the answer names is the largest or smallest in anything that may be meant."""
+    largest, smallest = bool(LARGEST.search(asked)), bool(SMALLEST.search(asked))
+    if not CHOICE.search(asked) or largest == smallest:
+        return Recomputed(None, "the question asks for no largest or smallest")
+    rows = [(q, [_value(o, False) for o in _columns(_operands(q), years, header)]) for q in quotes]
+    widths = {len(values) for _, values in rows}
+    named = [i for i, (quote, _) in enumerate(rows) if contains(quote, answer)]
+    if len(rows) < 2 or len(widths) != 1 or 0 in widths or len(named) != 1:
+        return Recomputed(None, "the quotes are not one row for each that is compared")
+    columns = list(zip(*(values for _, values in rows), strict=True))
+    gaps = INTENTS["difference"].search(asked) or INTENTS["change"].search(asked)
+    scores: list[list[Decimal]] = [] if gaps else [list(c) for c in columns]
+    for a, b in itertools.permutations(columns, 2):
+        scores.append([x - y for x, y in zip(a, b, strict=True)])
+        scores.append([abs(x - y) for x, y in zip(a, b, strict=True)])
+        if all(b):
+            scores.append([x / y for x, y in zip(a, b, strict=True)])
+    if gaps and len(columns) == 1:
+        scores = [list(columns[0])]
+    best = max if largest else min
+    if any(score[named[0]] == best(score) for score in scores):
+        return Recomputed(True, "compared")
+    return Recomputed(False, f"{answer} is not the {'largest' if largest else 'smallest'} of the quoted rows in anything")

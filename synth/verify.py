@@ -1,0 +1,255 @@
+"""Is a question right, answerable in one way only, and not to be guessed? Each check gives a verdict.
+
+Text checks look at the parsed document and cost nothing; they run first and stop at the first failure. What they cannot
+show passes with a detail that says so, and is left to the checks that ask a model: those are judged here from its
+answers, and asked elsewhere. Precision before recall: a wrong question that is kept teaches something wrong, a right
+one that is stopped costs one more request.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from corpus.records import Evidence, Question, Segment, Verdict, question_id
+from synth.anchors import DocumentText, anchor_problem, without_names
+from synth.answers import answer_fault, answers_match, list_items, measured, normal_text
+from synth.arithmetic import CHOICE, recompute
+from synth.checks import MODEL_CHECKS, TEXT_CHECKS
+from synth.grounding import QUOTE_COVERAGE, STOP_WORDS, PageText, contains, find_answer, tokens
+from synth.quantities import folded, quantities
+from synth.replies import Fault, answer_text, json_object
+
+MIN_QUESTION_WORDS = 4
+SMALL_NUMBER = 100  # below it a result is printed somewhere by chance
+SAME_QUESTION = 0.6  # share of the words of two questions with one answer
+TELLING_NUMBER = 10  # a smaller one stands in a question by chance
+YES_NO = re.compile(r"(?:yes|no|true|false|是|否|是的|不是|有|没有)", re.IGNORECASE)
+UNANSWERED = re.compile(
+    r"^(?:n/?a|none|unknown|not (?:mentioned|available|stated|specified|given|provided|found|applicable|answerable)|unanswerable|"
+    r"(?:the )?(?:answer|information) (?:is|can)\s?not .*|(?:it )?cannot be .*|无法.*|未(?:提及|知|说明|给出|提供).*|不详|没有提(?:到|及).*)"
+    r"[.。]?$",
+    re.IGNORECASE,
+)
+OR = re.compile(r"\bor\b|\bbetween\b|\bamong\b|还是|或", re.IGNORECASE)
+ORDER = re.compile(r"\b(?:rank|order|sort|arrange|match)\w*|排序|排列|顺序", re.IGNORECASE)
+WHICH_PAGE = re.compile(r"\b(?:which|what) pages?\b|\bpage number\b|哪一?页|第几页|页码", re.IGNORECASE)
+QUESTION_WORDS = frozenset(
+    "what which who whom whose where when why how many much does do did according listed list given stated name following "
+    "document section table page".split()
+) | frozenset("哪什么多少几谁何请根据中问")
+
+# -------------------------------------------------------------------------------------------------------- text checks
+
+
+def text_checks(
+    question: Question, document: DocumentText, earlier: Sequence[Question], enabled: Sequence[str]
+) -> tuple[Verdict, ...]:
+    """The verdicts of the enabled checks that need no model, cheap ones first, up to the first failure.
+
+    Args:
+        question: whose answer and evidence are as the writer gave them.
+        document: its parsed document.
+        earlier: accepted questions of the same document.
+        enabled: names of `synth.checks.CHECKS`; those that need a model are skipped here.
+    """
+    verdicts: list[Verdict] = []
+    for name in TEXT_CHECKS:
+        if name in enabled:
+            verdicts.append(_CHECKS[name](question, document, earlier))
+            if not verdicts[-1].passed:
+                break
+    return tuple(verdicts)
+
+
+def judged(question: Question, verdicts: Sequence[Verdict]) -> Question:
+    """The question with further verdicts; the first that failed is the reason of its rejection."""
+    failed = next((v for v in verdicts if not v.passed), None)
+    kept = (*question.verdicts, *verdicts)
+    if failed is None or question.reason:
+        return replace(question, verdicts=kept)
+    return replace(question, verdicts=kept, reason=failed.check, detail=failed.detail)
+
+
+def _evidence_pages(question: Question) -> list[int]:
+    return sorted({e.page for e in question.evidence})
+
+
+def _pages(question: Question, document: DocumentText) -> list[PageText]:
+    return [document.pages[p] for p in _evidence_pages(question) if p in document.pages]
+
+
+def _items(question: Question) -> list[str]:
+    return list_items(question.answer) if question.answer_format == "List" else [question.answer]
+
+
+def _passed(check: str, detail: str = "") -> Verdict:
+    return Verdict(check=check, passed=True, detail=detail)
+
+
+def _verdict(check: str, problem: str) -> Verdict:
+    return Verdict(check=check, passed=not problem, detail=problem)
+
+
+def _format(question: Question, document: DocumentText, earlier: Sequence[Question]) -> Verdict:
+    """An answer of its format, and a question of a few words at least."""
+    items = _items(question)
+    problem = answer_fault(question.answer, question.answer_format)
+    if not problem and question.answer_format == "Integer" and not re.fullmatch(r"[-+]?[\d,]+%?", question.answer):
+        problem = f"answer {question.answer!r} is no whole number"
+    if not problem and any(UNANSWERED.match(folded(i)) for i in items):
+        problem = f"answer {question.answer!r} says that there is none"
+    if not problem and len({normal_text(i) or i for i in items}) < len(items):
+        problem = "the list holds an item twice"
+    if not problem and len(tokens(question.question)) < MIN_QUESTION_WORDS:
+        problem = "the question has no words"
+    return _verdict("format", problem)
+
+
+def _inside(question: Question, document: DocumentText, earlier: Sequence[Question]) -> Verdict:
+    first, last = question.segment_first, question.segment_first + question.segment_pages - 1
+    outside = [p for p in _evidence_pages(question) if not first <= p <= last or p not in document.pages]
+    problem = f"page {outside[0] + 1} is outside pages {first + 1} to {last + 1}" if outside else ""
+    return _verdict("evidence-pages", problem or ("" if question.evidence else "no evidence is named"))
+
+
+def _anchor(question: Question, document: DocumentText, earlier: Sequence[Question]) -> Verdict:
+    return _verdict(
+        "anchor", anchor_problem(question.question, question.anchor, _evidence_pages(question), document)
+    )
+
+
+def _answer_in_question(question: Question, document: DocumentText, earlier: Sequence[Question]) -> Verdict:
+    """The answer stands in the question, which is not one that offers a choice or asks for an order."""
+    asked = folded(question.question)
+    if ORDER.search(asked) or (CHOICE.search(asked) and OR.search(asked)):
+        return _passed("answer-in-question")
+    told = all(_told(item, asked) for item in _items(question))
+    return _verdict("answer-in-question", f"the question says {question.answer!r}" if told else "")
+
+
+def _told(item: str, asked: str) -> bool:
+    if YES_NO.fullmatch(item.strip()):
+        return False
+    number = measured(item)
+    if number and not number.words:
+        said = [q.value for q in quantities(without_names(asked))]
+        value = number.quantity.value
+        return value in said and (abs(value) >= TELLING_NUMBER or bool(value % 1))
+    words = tokens(item)
+    return bool(words) and len("".join(words)) > 1 and contains(asked, item)
+
+
+def _quoted(question: Question, document: DocumentText, earlier: Sequence[Question]) -> Verdict:
+    """Every quote stands on the evidence pages: its numbers all, its words nearly all."""
+    pages = _pages(question, document)
+    unseen = ""
+    for evidence in question.evidence:
+        if not evidence.quote:
+            unseen = unseen or f"page {evidence.page + 1} is not quoted"
+        elif problem := _quote_problem(evidence, pages):
+            if evidence.kind != "Figure" and all(p.readable for p in pages):
+                return _verdict("quoted", problem)
+            unseen = f"cannot be shown by text: {problem}"
+    return _passed("quoted", unseen)
+
+
+def _quote_problem(evidence: Evidence, pages: Sequence[PageText]) -> str:
+    if any(p.find(evidence.quote) for p in pages):
+        return ""
+    found = [p.coverage(evidence.quote) for p in pages if p.readable]
+    if any(not missing and share >= QUOTE_COVERAGE for share, missing in found):
+        return ""
+    missing = next((m for _, m in found if m), "")
+    shown = evidence.quote[:80]
+    return f'no evidence page has the {missing} of "{shown}"' if missing else f'"{shown}" stands on no evidence page'
+
+
+def _grounded(question: Question, document: DocumentText, earlier: Sequence[Question]) -> Verdict:
+    """Every part of the answer stands in the text of an evidence page."""
+    pages = _pages(question, document)
+    pictures = {e.page for e in question.evidence if e.kind == "Figure"}
+    for item in _items(question):
+        if YES_NO.fullmatch(item.strip()):
+            return _passed("grounded", "cannot be shown by text: a yes or no")
+        if any(p.readable and find_answer(item, question.answer_format, p) for p in pages):
+            continue
+        if WHICH_PAGE.search(question.question) and item.strip() in {str(p + 1) for p in _evidence_pages(question)}:
+            continue
+        if pictures or not all(p.readable for p in pages):
+            return _passed("grounded", "cannot be shown by text: figures, or pages without text")
+        numbers = ", ".join(str(p.page.index + 1) for p in pages)
+        return _verdict("grounded", f"{item!r} is not in the text of the evidence pages {numbers}")
+    return _passed("grounded")
+
+
+def _arithmetic(question: Question, document: DocumentText, earlier: Sequence[Question]) -> Verdict:
+    quotes = [e.quote for e in question.evidence if e.quote]
+    texts = [p.text for p in _pages(question, document)]
+    result = recompute(question.question, question.answer, question.answer_format, quotes, texts)
+    return Verdict(check="arithmetic", passed=result.matches is not False, detail=result.detail)
+
+
+def _verbatim(question: Question, document: DocumentText, earlier: Sequence[Question]) -> Verdict:
+    """The answer of a calculation is printed on no evidence page.
+
+    Not held against it: a yes or no, the name that a comparison asks for (it must be printed), and small numbers,
+    which stand on a page by chance.
+    """
+    asked = folded(question.question)
+    items = _items(question)
+    number = measured(question.answer) if len(items) == 1 else None
+    if number:
+        value = abs(number.quantity.value)
+        chance = value < SMALL_NUMBER and len(value.normalize().as_tuple().digits) < 3
+    else:
+        chance = any(YES_NO.fullmatch(i.strip()) for i in items) or len(items) > 1 or _compares(asked)
+    if chance:
+        return _passed("verbatim")
+    for page in _pages(question, document):
+        printed = (
+            any(abs(q.value) == abs(number.quantity.value) or abs(q.value).scaleb(-q.power) == value for q in page.quantities)
+            if number
+            else page.find(question.answer) is not None
+        )
+        if printed:
+            return _verdict("verbatim", f"{question.answer!r} is printed on page {page.page.index + 1}")
+    return _passed("verbatim")
+
+
+def _compares(asked: str) -> bool:
+    return bool(re.search(r"\b(?:which|who|whose|when|where)\b|\b\w+(?:est)\b|\bmost\b|\bleast\b|哪|谁|最", asked, re.IGNORECASE))
+
+
+def _duplicate(question: Question, document: DocumentText, earlier: Sequence[Question]) -> Verdict:
+    """An earlier question of the same words, or of most of them with the same answer from the same page."""
+    own = _asked_words(question)
+    pages = set(_evidence_pages(question))
+    for other in earlier:
+        theirs = _asked_words(other)
+        shared = len(own & theirs) / max(1, len(own | theirs))
+        same_answer = answers_match(question.answer_format, question.answer, other.answer)
+        near = same_answer and shared >= SAME_QUESTION and bool(pages & set(_evidence_pages(other)))
+        if shared == 1 or near:
+            return _verdict("duplicate", f"asks what {other.question_id} asks: {other.question[:120]}")
+    return _passed("duplicate")
+
+
+def _asked_words(question: Question) -> set[str]:
+    return set(tokens(question.question)) - STOP_WORDS - QUESTION_WORDS
+
+
+_CHECKS: Mapping[str, Callable[[Question, DocumentText, Sequence[Question]], Verdict]] = {
+    "format": _format,
+    "evidence-pages": _inside,
+    "anchor": _anchor,
+    "answer-in-question": _answer_in_question,
+    "quoted": _quoted,
+    "grounded": _grounded,
+    "arithmetic": _arithmetic,
+    "verbatim": _verbatim,
+    "duplicate": _duplicate,
+}
+assert tuple(_CHECKS) == TEXT_CHECKS

@@ -1,0 +1,120 @@
+"""Questions of known quality about small documents, for the test and the benchmark of the checks.
+
+`data/verify/*.txt` are documents: `===` begins a page (`=== ocr` one that OCR read, `=== none` a picture), `#` a heading
+of level 1, `##` of level 2, `!` a caption, `|` a row of a table. `data/verify/questions.jsonl` holds the questions with
+their kind: right, or what is wrong with them. Every other question of a kind is of the half on which the checks were
+tuned, the others are held out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from corpus.records import Block, Page, Question
+from corpus.sections import sections_of, with_sections
+from synth.anchors import DocumentText
+from synth.grounding import find_evidence
+from synth.tasks import load_tasks
+from synth.verify import judged, text_checks
+
+DATA = Path(__file__).parent / "data" / "verify"
+HALVES = ("tuned on", "held out")
+LINE = 20.0  # points
+
+
+@dataclass(frozen=True)
+class Known:
+    """A question with what is known of it; `half` is one of HALVES."""
+
+    kind: str
+    half: str
+    document: str
+    question: Question
+
+
+def read_pages(text: str, doc_id: str) -> list[Page]:
+    """The pages of a document in the notation above, with sections."""
+    pages = []
+    for index, part in enumerate(text.split("===")[1:]):
+        source, _, body = part.partition("\n")
+        blocks: list[Block] = []
+        for paragraph in filter(None, (p.strip() for p in body.split("\n\n"))):
+            top = 72 + LINE * len(blocks)
+            box = (72.0, top, 540.0, top + LINE)
+            mark, _, rest = paragraph.partition(" ")
+            if mark in ("#", "##"):
+                blocks.append(Block(kind="heading", box=box, text=rest, level=len(mark), emphasised=True))
+            elif mark == "!":
+                blocks.append(Block(kind="caption", box=box, text=rest))
+            elif mark == "|":
+                rows = [line.strip("| ").replace(" | ", "\t") for line in paragraph.split("\n")]
+                blocks.append(Block(kind="table", box=box, text="\n".join(rows)))
+            else:
+                blocks.append(Block(kind="text", box=box, text=paragraph))
+        pages.append(
+            Page(
+                doc_id=doc_id,
+                index=index,
+                width=612.0,
+                height=792.0,
+                rotation=0,
+                text_source=source.strip() or "layer",
+                blocks=tuple(blocks),
+            )
+        )
+    return with_sections(pages, [])
+
+
+@cache
+def documents() -> dict[str, tuple[Page, ...]]:
+    """Every document by its name."""
+    return {f.stem: tuple(read_pages(f.read_text(encoding="utf-8"), f.stem)) for f in sorted(DATA.glob("*.txt"))}
+
+
+@cache
+def known_questions() -> tuple[Known, ...]:
+    """Every question, its evidence found in the pages as it is for a model's reply."""
+    seen: Counter[str] = Counter()
+    found = []
+    lines = (DATA / "questions.jsonl").read_text(encoding="utf-8").splitlines()
+    for number, row in enumerate(map(json.loads, lines), start=1):
+        pages = documents()[row["document"]]
+        named = sorted(p - 1 for p in row["pages"])
+        kinds = [row["source"]] * len(named)
+        question = Question(
+            question_id=f"q{number:015d}",
+            doc_id=row["document"],
+            task=row["task"],
+            question=row["question"],
+            answer=row["answer"],
+            answer_format=row["answer_format"],
+            evidence=find_evidence(named, kinds, row["quotes"], row["answer"], row["answer_format"], pages),
+            segment_first=0,
+            segment_pages=len(pages),
+            anchor=row["anchor"],
+        )
+        half = HALVES[seen[row["kind"]] % 2]
+        seen[row["kind"]] += 1
+        found.append(Known(row["kind"], half, row["document"], question))
+    return tuple(found)
+
+
+def checked() -> list[tuple[Known, Question]]:
+    """Every question with its verdicts; a duplicate comes after all right questions, the others after those before."""
+    checks = {t.name: t.checks for t in load_tasks(["extract-single", "extract-multi", "reasoning"])}
+    texts = {name: DocumentText(pages, sections_of(pages)) for name, pages in documents().items()}
+    right = [k for k in known_questions() if k.kind == "right"]
+    results = []
+    for known in known_questions():
+        same = [k.question for k in right if k.document == known.document]
+        if known.kind == "right":
+            same = same[: same.index(known.question)]
+        earlier: Sequence[Question] = same if known.kind in ("right", "duplicate") else ()
+        verdicts = text_checks(known.question, texts[known.document], earlier, checks[known.question.task])
+        results.append((known, judged(known.question, verdicts)))
+    return results
