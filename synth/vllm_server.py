@@ -25,7 +25,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
@@ -38,8 +38,11 @@ SUPERVISOR = Path(__file__).with_name("vllm_supervisor.py")
 POLL_S = 0.2
 PROBE_S = 5.0  # for one answer of /health
 SUPERVISOR_S = 10.0  # to end once it has killed everything
-LOG_LINES, LOG_LINE_CHARS, LOG_TAIL_BYTES = 15, 300, 65_536
+LOG_LINES, LOG_LINE_CHARS, LOG_TAIL_BYTES = 12, 300, 262_144
 ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # colours
+PREFIX = re.compile(r"(?:\(\w{1,20} pid=\d{1,10}\) )?(?:[A-Z]{1,10} \d\d-\d\d [\d:]{8} \[[^\]\s]{1,80}\] ?)?")
+FOLDER = ("/", "~", ".")  # what a path begins with, and no name of a hub
+INSIDE_TRACEBACK = (" ", "\t", "Traceback (")
 XGRAMMAR = {"backend": "xgrammar", "disable_any_whitespace": True}  # white space without end is valid JSON
 
 
@@ -47,8 +50,8 @@ def served_name(settings: VllmSettings) -> str:
     """The name by which requests call the model: as set, else the name of its folder, else its hub name."""
     if settings.served_model_name:
         return settings.served_model_name
-    path = settings.model or ""
-    return PurePath(path).name if path.startswith(("/", "~", ".")) else path
+    model = settings.model or ""
+    return PurePath(model).name if model.startswith(FOLDER) else model
 
 
 def command_of(settings: VllmSettings, port: int, *, max_images: int, media: Path | None = None) -> list[str]:
@@ -93,13 +96,15 @@ class VllmServer:
         max_images, media: see `command_of`.
 
     Raises:
-        ConfigError: no model, or no such interpreter.
+        ConfigError: no model, no such folder or no such interpreter.
         EngineError: it died before it was ready, or was not ready in time; shows the last lines of its log.
     """
 
     def __init__(self, settings: VllmSettings, *, log: Path, max_images: int, media: Path | None = None) -> None:
         if not settings.model:
             raise ConfigError("synth.backend = 'vllm' needs synth.vllm.model, a folder or a hub name")
+        if settings.model.startswith(FOLDER) and not Path(settings.model).expanduser().is_dir():
+            raise ConfigError(f"synth.vllm.model = {settings.model!r} is not a folder")
         python = shutil.which(os.path.expanduser(settings.python or sys.executable))
         if python is None:
             raise ConfigError(f"synth.vllm.python = {settings.python!r} is not an executable file")
@@ -244,9 +249,25 @@ class VllmServer:
                 lines = log.read(LOG_TAIL_BYTES).decode("utf-8", "replace").splitlines()
         except OSError as e:
             return f"its log, {self._log}, cannot be read: {e.strerror}"
-        said = [clean(ESCAPE.sub("", line))[:LOG_LINE_CHARS] for line in lines]
-        last = [line for line in said if line][-LOG_LINES:]
+        last = telling_lines(lines)[-LOG_LINES:]
         return f"the end of its log, {self._log}:" + "".join(f"\n| {line}" for line in last or ["(it said nothing)"])
+
+
+def telling_lines(lines: Sequence[str]) -> list[str]:
+    """The lines of vLLM's log that say what happened, each once, without their prefixes and the frames of tracebacks.
+
+    When an engine process fails, its error comes first, and then that of every process which waited for it.
+    """
+    told = dict.fromkeys(
+        rest for line in lines if (rest := _unprefixed(line)) and not rest.startswith(INSIDE_TRACEBACK)
+    )
+    return [line for text in told if (line := clean(text)[:LOG_LINE_CHARS])]
+
+
+def _unprefixed(line: str) -> str:
+    plain = ESCAPE.sub("", line)
+    prefix = PREFIX.match(plain)
+    return plain[prefix.end() :] if prefix else plain
 
 
 def _ended_within(pid: int, limit_s: float) -> bool:

@@ -25,7 +25,7 @@ from test_corpus_workers import eventually, is_running
 from corpus.config import VllmSettings
 from corpus.errors import ConfigError, EngineError
 from synth import vllm_server
-from synth.vllm_server import VllmServer, command_of, environment_of, served_name
+from synth.vllm_server import VllmServer, command_of, environment_of, served_name, telling_lines
 
 ROOT = Path(__file__).parent.parent
 LONG_S = 60.0
@@ -192,8 +192,10 @@ def test_the_key_is_new_each_time_and_on_no_command_line(model: Path, log: Path)
 
 
 def test_no_model_and_no_interpreter_are_the_users_to_mend(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"synth\.vllm\.model"):
+    with pytest.raises(ConfigError, match=r"needs synth\.vllm\.model"):
         VllmServer(VllmSettings(), log=tmp_path / "log", max_images=1)
+    with pytest.raises(ConfigError, match=r"synth\.vllm\.model = '/no/such' is not a folder"):
+        VllmServer(VllmSettings(model="/no/such"), log=tmp_path / "log", max_images=1)
     with pytest.raises(ConfigError, match=r"synth\.vllm\.python = '/no/such'"):
         VllmServer(VllmSettings(model="m", python="/no/such"), log=tmp_path / "log", max_images=1)
 
@@ -255,6 +257,27 @@ def test_a_long_log_is_shown_in_part(model: Path, log: Path, monkeypatch: pytest
         shown = server._last_lines().splitlines()
     assert shown[-2] == "| line 99999" and shown[-1] == "| " + "x" * 300
     assert len(shown) == 1 + vllm_server.LOG_LINES
+
+
+def test_of_a_log_the_errors_are_told_and_not_their_tracebacks() -> None:
+    worker, core = (
+        "(Worker pid=12) ERROR 11-25 10:08:13 [executor.py:953]",
+        "(EngineCore pid=11) ERROR 11-25 10:08:15 [core.py:7]",
+    )
+    assert telling_lines(
+        [
+            f"{worker} Traceback (most recent call last):",
+            f'{worker}   File "/opt/loader.py", line 7, in load',
+            f"{worker}     raise NoMemory(size)",
+            f"{worker}           ^^^^^^^^^^^^^^",
+            f"{worker} NoMemory: 80 GiB",
+            f"{core} NoMemory: 80 GiB",
+            "",
+            "\x1b[36m(APIServer pid=10)\x1b[0m RuntimeError: see above\x00",
+            "[rank0]: a prefix that is not vLLM's",
+            "(" * 100_000,
+        ]
+    ) == ["NoMemory: 80 GiB", "RuntimeError: see above", "[rank0]: a prefix that is not vLLM's", "(" * 300]
 
 
 # --------------------------------------------------------------------------------------------------------- restart
