@@ -132,7 +132,9 @@ class RenderSettings(Settings):
 class ClientSettings(Settings):
     """How a model's server is reached. None of these changes what is asked."""
 
-    api_key_env: str = Field("OPENAI_API_KEY", description="environment variable that holds the key; may be unset")
+    api_key_env: str | None = Field(
+        None, description="environment variable that holds the key; null = OPENAI_API_KEY, where that is set"
+    )
     images: Literal["inline", "file"] = Field("inline", description="file = by file://, for a vLLM on this machine")
     max_in_flight: int = Field(64, ge=1, le=4_096, description="requests at once")
     max_documents: int = Field(16, ge=1, le=1_024, description="documents at once")
@@ -169,9 +171,13 @@ class SynthSettings(Settings):
         le=1,
         description="a page read by OCR may be a transcription target only when every line reaches it",
     )
-    model: str | None = Field(None, description="the question writer: a name at the server; for vllm a folder or hub name")
+    model: str | None = Field(
+        None, description="the question writer: a name at the server; for vllm a folder or hub name"
+    )
     base_url: str | None = Field(None, description="of the server, for backend: openai, e.g. http://127.0.0.1:8000/v1")
-    judge_model: str | None = Field(None, description="model at the same server that answers for the checks; null = model")
+    judge_model: str | None = Field(
+        None, description="model at the same server that answers for the checks; null = model"
+    )
     structured: bool = Field(True, description="ask for JSON by a schema; false for models that think aloud first")
     temperature: float = Field(0.7, ge=0, le=2)
     top_p: float = Field(0.95, gt=0, le=1)

@@ -20,11 +20,19 @@ Box = tuple[float, float, float, float]
 TASKS = ("extract-single", "extract-multi", "reasoning", "ocr-full", "ocr-needle")
 ANSWER_FORMATS = ("String", "Integer", "Float", "List")
 EVIDENCE_KINDS = ("Text", "Layout", "Figure", "Table")
-TEXT_CHECKS = (
-    "format", "evidence", "anchor", "holds-answer", "grounded", "arithmetic", "verbatim", "near-duplicate"
-)  # fmt: skip
-MODEL_CHECKS = ("closed-book", "leakage", "agreement", "ambiguity")
-CHECKS = (*TEXT_CHECKS, *MODEL_CHECKS)  # of a model's question, the cheap ones first
+TEXT_CHECKS = (  # of a model's question, the cheap ones first
+    "format",  # an answer of its format, a question that stands alone
+    "evidence-pages",  # inside the segment
+    "anchor",  # a section, table or page that the question names, that exists once and holds the evidence
+    "answer-in-question",
+    "quoted",  # the quotes stand on the evidence pages
+    "grounded",  # the answer does
+    "arithmetic",  # recomputed from the quotes
+    "verbatim",  # the answer of a calculation is not printed
+    "duplicate",  # of an earlier question of the document
+)
+MODEL_CHECKS = ("closed-book", "leakage", "agreement", "ambiguity")  # these need answers of a model
+CHECKS = TEXT_CHECKS + MODEL_CHECKS
 STAGES = ("ingest", "parse", "clean", "synthesise", "shard", "plan", "report")
 
 Status = Literal["kept", "rejected"]

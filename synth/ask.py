@@ -10,21 +10,23 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from corpus.config import SynthSettings
 from corpus.errors import DocumentError
-from corpus.records import Document, Page, Question, Rejected, Segment, Verdict, content_id, question_id
+from corpus.records import MODEL_CHECKS, Document, Page, Question, Rejected, Segment, Verdict, content_id, question_id
 from corpus.sections import sections_of
 from synth import verify
+from synth.anchors import DocumentText
 from synth.chat import ChatModel, ChatRequest, LoadImages, RequestFailed, Sampling
-from synth.grounding import locate
+from synth.grounding import find_evidence
 from synth.prompt_pages import prompt_page
-from synth.replies import Fault, Reply, parse_reply
+from synth.replies import Fault, Reply, parse_reply, reply_schema
 from synth.segments import draw_segments, is_left_to_layout
-from synth.tasks import TaskSpec, build_prompt, reply_schema
+from synth.tasks import TaskSpec, build_prompt
 
-NAMES_PAGES = re.compile(r"\bpages?\s+\d|第\s*\d+\s*[页頁]", re.I)
+NAMES_PAGES = re.compile(r"\bpages?\s+\d|第\s*\d+\s*[页頁]", re.IGNORECASE)
+NOT_ASKED = Fault(reason="not-asked", detail="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,21 +65,19 @@ async def ask_document(q: Questioner, document: Document, pages: Sequence[Page],
     """
     about = _Document(q, document, pages, load)
     questions: list[Question] = []
-    ends: dict[Slot, Question | Fault] = {}
-    slots = about.slots()
+    ends: dict[Slot, Question | Fault] = dict.fromkeys(about.slots(), NOT_ASKED)
     for attempt in range(q.settings.attempts):
-        waiting = [s for s in slots if isinstance(ends.get(s, NOTHING), Fault)]
+        waiting = [slot for slot, end in ends.items() if isinstance(end, Fault)]
         written = await asyncio.gather(*(about.write(slot, attempt) for slot in waiting))
-        checked = about.check_texts(written, [x for x in questions if x.accepted])
-        for slot, end in zip(waiting, await asyncio.gather(*map(about.judge, checked)), strict=True):
+        checked = about.check_texts(waiting, written, [x for x in questions if x.accepted])
+        judged = await asyncio.gather(*map(about.judge, waiting, checked))
+        for slot, end in zip(waiting, judged, strict=True):
             if isinstance(end, Question):
                 questions.append(end)
-            ends[slot] = end if isinstance(end, Fault) or end.accepted else Fault(end.reason, end.detail)
-    gaps = [about.gap(slot, end) for slot, end in ends.items() if isinstance(end, Fault)]
-    return Asked(questions=tuple(questions), gaps=tuple(gaps))
-
-
-NOTHING = Fault("not-asked", "")
+                end = end if end.accepted else Fault(reason=end.reason, detail=end.detail)
+            ends[slot] = end
+    gaps = tuple(about.gap(slot, end) for slot, end in ends.items() if isinstance(end, Fault))
+    return Asked(questions=tuple(questions), gaps=gaps)
 
 
 class _Document:
@@ -86,6 +86,7 @@ class _Document:
     def __init__(self, q: Questioner, document: Document, pages: Sequence[Page], load: LoadImages) -> None:
         self._q, self._document, self._pages, self._load = q, document, pages, load
         self._sections = sections_of(pages)
+        self._text = DocumentText(pages, self._sections)
 
     def slots(self) -> list[Slot]:
         """What is wanted, in the order of the segments."""
@@ -108,17 +109,16 @@ class _Document:
 
     async def write(self, slot: Slot, attempt: int) -> Question | Fault:
         """One question as the model puts it, unchecked."""
-        segment, task = slot.segment, slot.task
+        s, task, segment = self._q.settings, slot.task, slot.segment
         first, end = segment.first_page, segment.first_page + segment.num_pages
-        titles = [s.title for s in self._sections if s.title and first < s.first_page + s.num_pages and s.first_page < end]
+        titles = [x.title for x in self._sections if first < x.first_page + x.num_pages and x.first_page < end]
         seed = _seed(self._q.seed, self._document.doc_id, task.name, first, slot.number, attempt)
-        system, text = build_prompt(task, segment, titles, seed)
-        s = self._q.settings
         answer = await self._ask(
             self._q.writer,
             task.name,
             range(first, end),
-            (system, text, reply_schema(task, segment) if s.structured else ""),
+            build_prompt(task, segment, titles, seed),
+            reply_schema(task, segment),
             Sampling(temperature=s.temperature, top_p=s.top_p, max_tokens=s.max_answer_tokens, seed=seed),
         )
         if isinstance(answer, Fault):
@@ -128,6 +128,9 @@ class _Document:
 
     def _question(self, slot: Slot, reply: Reply, seed: int) -> Question:
         generator = self._q.writer.name
+        evidence = find_evidence(
+            reply.evidence_pages, reply.evidence_sources, reply.quotes, reply.answer, reply.answer_format, self._pages
+        )
         return Question(
             question_id=question_id(
                 doc_id=self._document.doc_id,
@@ -143,7 +146,7 @@ class _Document:
             question=reply.question,
             answer=reply.answer,
             answer_format=reply.answer_format,
-            evidence=locate(reply, self._pages),
+            evidence=evidence,
             segment_first=slot.segment.first_page,
             segment_pages=slot.segment.num_pages,
             anchor=reply.anchor,
@@ -154,89 +157,102 @@ class _Document:
         )
 
     def check_texts(
-        self, written: Sequence[Question | Fault], earlier: Sequence[Question]
+        self, slots: Sequence[Slot], written: Sequence[Question | Fault], earlier: Sequence[Question]
     ) -> list[Question | Fault]:
-        """The questions with the verdicts of every check that needs no model; one that repeats an earlier one fails."""
+        """The questions with the verdicts of every check that needs no model, in order: the earlier of two stays."""
         checked: list[Question | Fault] = []
         seen = list(earlier)
-        for item in written:
+        for slot, item in zip(slots, written, strict=True):
             if isinstance(item, Question):
-                verdicts = verify.text_checks(item, self._pages, self._sections, seen, self._q.settings.checks)
-                item = _with(item, *verdicts)
+                item = verify.judged(item, verify.text_checks(item, self._text, seen, self._checks(slot)))
                 if item.accepted:
                     seen.append(item)
             checked.append(item)
         return checked
 
-    async def judge(self, item: Question | Fault) -> Question | Fault:
+    def _checks(self, slot: Slot) -> list[str]:
+        return [c for c in slot.task.checks if c in self._q.settings.checks]
+
+    async def judge(self, slot: Slot, item: Question | Fault) -> Question | Fault:
         """The question with the verdicts of the checks that ask a model, until one fails."""
-        if isinstance(item, Fault) or not item.accepted:
+        if isinstance(item, Fault):
             return item
         for check in MODEL_CHECKS:
-            if check in self._q.settings.checks:
-                item = await self._judge_by(check, item)
-            if not item.accepted:
-                break
+            if item.accepted and check in self._checks(slot):
+                item = await self._judged_by(check, item)
         return item
 
-    async def _judge_by(self, check: str, question: Question) -> Question:
-        shown = self._shown(check, question)
-        replies = await asyncio.gather(*(self._answer(check, question, pages) for pages in shown))
-        failed = next((r for r in replies if isinstance(r, Fault)), None)
-        if failed:
-            detail = f"the check had no answer: {failed.reason}: {failed.detail}"
-            return _with(question, Verdict(check=check, passed=False, detail=detail))
-        verdict = JUDGES[check](question, [r for r in replies if not isinstance(r, Fault)])
-        return _with(question, verdict)
-
-    def _shown(self, check: str, question: Question) -> list[tuple[int, ...]]:
-        """The pages of each request that a check makes; () is a request without pages."""
-        evidence = tuple(sorted({e.page for e in question.evidence}))
+    async def _judged_by(self, check: str, question: Question) -> Question:
+        evidence = sorted({e.page for e in question.evidence})
         if check == "closed-book":
-            return [()]
-        if check == "agreement":
-            return [evidence]
-        if check == "leakage":
-            return [(page,) for page in evidence] if question.task == "extract-multi" and len(evidence) > 1 else []
-        rest = [p.index for p in self._pages if p.index not in evidence and not p.problem]
-        size = self._q.settings.max_segment_pages
-        return [tuple(rest[i : i + size]) for i in range(0, len(rest), size)]
+            verdict = verify.judge_closed_book(question, await self._answers(check, question, [()]))
+        elif check == "agreement":
+            verdict = verify.judge_agreement(question, await self._answers(check, question, [evidence]))
+        elif check == "ambiguity":
+            rest = [p.index for p in self._pages if p.index not in evidence and not p.problem]
+            size = self._q.settings.max_segment_pages
+            parts = [rest[i : i + size] for i in range(0, len(rest), size)]
+            if not parts:
+                return verify.judged(question, [Verdict(check=check, passed=True, detail="there are no other pages")])
+            verdict = verify.judge_ambiguity(question, await self._answers(check, question, parts))
+        else:
+            alone = [[page] for page in evidence] if len(evidence) > 1 else []
+            answers = dict(zip(evidence, await self._answers(check, question, alone), strict=False))
+            page = verify.sufficient_page(question, answers)
+            if page is not None:  # a question all the same, but one about a single page
+                verdict = Verdict(check=check, passed=True, detail=f"page {page + 1} is enough: now extract-single")
+                return verify.judged(verify.relabelled(question, page), [verdict])
+            verdict = verify.judge_leakage(question, answers)
+        return verify.judged(question, [verdict])
 
-    async def _answer(self, check: str, question: Question, pages: Sequence[int]) -> str | Fault:
+    async def _answers(self, check: str, question: Question, shown: Sequence[Sequence[int]]) -> list[str | None]:
+        """What the judge answers from each of these runs of pages; None where that cannot be read, or had."""
+        return await asyncio.gather(*(self._answer(check, question, pages) for pages in shown))
+
+    async def _answer(self, check: str, question: Question, pages: Sequence[int]) -> str | None:
         s = self._q.settings
-        sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=s.max_answer_tokens, seed=self._q.seed)
-        prompt = (*verify.answer_prompt(question, pages), verify.ANSWER_SCHEMA if s.structured else "")
-        answer = await self._ask(self._q.judge, check, pages, prompt, sampling)
-        return answer if isinstance(answer, Fault) else verify.parse_answer(answer, s.structured)
+        prompt = verify.answer_prompt(question, bool(pages))
+        for attempt in range(s.attempts):
+            seed = _seed(self._q.seed, check, attempt)
+            sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=s.max_answer_tokens, seed=seed)
+            text = await self._ask(self._q.judge, check, pages, prompt, verify.ANSWER_SCHEMA, sampling)
+            answer = None if isinstance(text, Fault) else verify.parse_answer(text, s.structured)
+            if answer is not None:
+                return answer
+        return None
 
     async def _ask(
-        self, model: ChatModel, purpose: str, pages: Sequence[int], prompt: tuple[str, str, str], sampling: Sampling
+        self,
+        model: ChatModel,
+        purpose: str,
+        pages: Sequence[int],
+        prompt: tuple[str, str],
+        schema: str,
+        sampling: Sampling,
     ) -> str | Fault:
         """The model's answer, or why there is none."""
-        system, text, schema = prompt
-        broken = [self._pages[i] for i in pages if self._pages[i].problem]
+        broken = next((self._pages[i] for i in pages if self._pages[i].problem), None)
         if broken:
-            return Fault("unrenderable-page", f"page {broken[0].index + 1}: {broken[0].problem}")
-        shown = tuple(prompt_page(self._pages[i], self._q.settings.image_tokens) for i in pages)
-        request = ChatRequest(purpose=purpose, system=system, pages=shown, text=text, schema=schema, sampling=sampling)
+            return Fault(reason="unrenderable-page", detail=f"page {broken.index + 1}: {broken.problem}")
+        request = ChatRequest(
+            purpose=purpose,
+            system=prompt[0],
+            pages=tuple(prompt_page(self._pages[i], self._q.settings.image_tokens) for i in pages),
+            text=prompt[1],
+            schema=schema if self._q.settings.structured else "",
+            sampling=sampling,
+        )
         try:
             return (await model.ask(request, self._load)).text
         except (RequestFailed, DocumentError) as e:
-            return Fault(e.reason, e.detail)
+            return Fault(reason=e.reason, detail=e.detail)
 
     def gap(self, slot: Slot, fault: Fault) -> Rejected:
+        """A slot that stayed empty, with what became of its last attempt."""
         first, last = slot.segment.first_page + 1, slot.segment.first_page + slot.segment.num_pages
         place = f"{self._document.doc_id}:{first}-{last}:{slot.task.name}"
-        return Rejected(id=place, stage="synthesise", reason="no-accepted-question", detail=f"{fault.reason}: {fault.detail}")
-
-
-def _with(question: Question, *verdicts: Verdict) -> Question:
-    """The question with more verdicts; the first that fails is the reason of its rejection."""
-    failed = next((v for v in verdicts if not v.passed), None)
-    verdicts = (*question.verdicts, *verdicts)
-    if failed is None:
-        return replace(question, verdicts=verdicts)
-    return replace(question, verdicts=verdicts, reason=failed.check, detail=failed.detail)
+        why = f"{self._q.settings.attempts} attempts; the last: {fault.reason}: {fault.detail}"
+        return Rejected(id=place, stage="synthesise", reason="no-accepted-question", detail=why)
 
 
 def _seed(*parts: object) -> int:

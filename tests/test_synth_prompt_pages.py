@@ -35,9 +35,7 @@ def document(tmp_path: Path) -> Document:
 
 
 def images(max_bytes: int = 1 << 30) -> PromptImages:
-    return PromptImages(
-        password=None, storage=DEFAULT_STORAGE, timeout_s=60, page_timeout_s=20, max_bytes=max_bytes
-    )
+    return PromptImages(password=None, storage=DEFAULT_STORAGE, timeout_s=60, page_timeout_s=20, max_bytes=max_bytes)
 
 
 def loaded(pool: WorkerPool, shown: PromptImages, work: Any) -> Any:
@@ -99,7 +97,7 @@ def test_pages_are_let_go_when_there_is_no_room(pool: WorkerPool, document: Docu
         await shown.load(document, pages_of(0))
 
     shown = images(max_bytes=0)
-    with pytest.raises(DocumentError, match="not-found|missing|unreadable"):
+    with pytest.raises(DocumentError, match="unreadable"):
         loaded(pool, shown, twice)
 
 

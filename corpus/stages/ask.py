@@ -9,6 +9,7 @@ the share of `synth.layout_share`) is written from the documents' structure firs
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
@@ -33,6 +34,7 @@ from synth.usage import Prices, Spent, projected
 from synth.write import without_known, without_repeats
 
 CACHE_FILE = "answers.sqlite"
+DEFAULT_KEY = "OPENAI_API_KEY"
 STAGE_VERSION = 1  # raise it when the same answers should be judged anew
 NOT_ASKED = {"backend", "files", "prompts", "tasks", "base_url", "client", "vllm"}  # how a model is reached, not what
 
@@ -105,7 +107,6 @@ def _ask(b: Build, tasks: tuple[TaskSpec, ...], fingerprints: dict[str, str]) ->
         max_bytes=s.client.image_mb << 20,
     )
     folder = Path(s.client.cache_dir).expanduser() if s.client.cache_dir else cache_folder(b.config.storage)
-    b.usage = Usage()
     with ExitStack() as stack:
         cache = stack.enter_context(closing(AnswerCache(folder / CACHE_FILE)))
         asking = _Asking(b, tasks, fingerprints, images, cache)
@@ -120,6 +121,7 @@ class LoopThread:
     def __init__(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._work = work
         self._error: BaseException | None = None
+        self._task: asyncio.Task[Any] | None = None
         self._started, self._done = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="questions")
 
@@ -129,8 +131,9 @@ class LoopThread:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(self._task.cancel)
+        if self._task is not None:
+            with suppress(RuntimeError):  # the loop has ended
+                self._task.get_loop().call_soon_threadsafe(self._task.cancel)
         self._thread.join()
 
     def is_done(self) -> bool:
@@ -151,9 +154,10 @@ class LoopThread:
             self._error = e
         finally:
             self._done.set()
+            self._started.set()
 
     async def _main(self) -> None:
-        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
+        self._task = asyncio.current_task()
         self._started.set()
         await self._work()
 
@@ -177,9 +181,7 @@ class _Asking:
         async with AsyncExitStack() as stack:
             writer = await self._connect(stack, s.model or "")
             judge = await self._connect(stack, s.judge_model) if s.judge_model else writer
-            questioner = Questioner(
-                writer=writer, judge=judge, tasks=self._tasks, settings=s, seed=self._b.config.seed
-            )
+            questioner = Questioner(writer=writer, judge=judge, tasks=self._tasks, settings=s, seed=self._b.config.seed)
             async with asyncio.TaskGroup() as group:
                 for name in self._fingerprints:
                     asked = []
@@ -194,7 +196,7 @@ class _Asking:
         chat = OpenAiChat(
             base_url=s.base_url or "",
             model=model,
-            api_key_env=s.client.api_key_env,
+            api_key_env=s.client.api_key_env or (DEFAULT_KEY if os.environ.get(DEFAULT_KEY) else ""),
             timeout_s=s.client.timeout_s,
             attempts=s.client.attempts,
             backoff_s=s.client.backoff_s,

@@ -1,0 +1,291 @@
+"""A build whose questions a model writes: every segment ends once, every answer is paid for once.
+
+The model is a server of the tests that reads the labels of the pages it is shown. It knows the documents: page N of each
+says "The pump of hall N weighs X kilograms.", X being `weight(N)`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fakes
+import pytest
+from fake_chat import Asked, FakeChat, always, mixture
+
+from corpus.config import Config, load_config
+from corpus.errors import EngineError
+from corpus.linting import lint_run
+from corpus.pipeline import BuildResult
+from corpus.pipeline import build as run_build
+from corpus.records import Question, Rejected, Sample
+from corpus.store import read_records
+
+PAGES = 18
+BY_MODEL = ("extract-single", "extract-multi", "reasoning")
+
+
+def weight(number: int) -> int:
+    return 1_000 + 137 * number
+
+
+def fact(number: int) -> str:
+    return f"The pump of hall {number} weighs {weight(number)} kilograms."
+
+
+def answer(asked: Asked) -> str:
+    """What an honest model says: a question about the pages it is shown, or the answer if they hold it."""
+    shown = [int(label.removeprefix("Page ")) for label in asked.labels]
+    if "question" not in (asked.schema or {}).get("properties", {}):
+        return json.dumps({"answer": _looked_up(asked.text, shown)})
+    task = re.search(r"Task: ([a-z-]+)\.", asked.text)
+    assert task
+    draw = asked.body["seed"]
+    first = shown[draw % (len(shown) - 1)]
+    second = shown[-1] if shown[-1] != first else shown[0]
+    numbers = [first] if task[1] == "extract-single" else [first, second]
+    questions = {
+        "extract-single": f"According to page {first}, how many kilograms does the pump of hall {first} weigh?",
+        "extract-multi": f"List the weights in kilograms of the pumps that page {first} and page {second} describe, in this order.",
+        "reasoning": f"By how many kilograms do the weights of the pumps on page {first} and page {second} differ?",
+    }
+    weights = [weight(n) for n in numbers]
+    answers: dict[str, Any] = {
+        "extract-single": weights[0],
+        "extract-multi": [str(w) for w in weights],
+        "reasoning": abs(weights[0] - weights[-1]),
+    }
+    return json.dumps(
+        {
+            "evidence_pages": sorted(numbers),
+            "evidence_sources": ["Text"] * len(numbers),
+            "evidence": [fact(n) for n in sorted(numbers)],
+            "anchor": f"page {first}",
+            "question": questions[task[1]],
+            "answer_format": "List" if task[1] == "extract-multi" else "Integer",
+            "answer": answers[task[1]],
+        }
+    )
+
+
+def _looked_up(text: str, shown: list[int]) -> Any:
+    question = text.partition("\n")[0]
+    wanted = [int(n) for n in re.findall(r"page (\d+)", question)]
+    if not set(wanted) <= set(shown):
+        return None
+    weights = [weight(n) for n in wanted]
+    if "List" in question:
+        return [str(w) for w in weights]
+    return abs(weights[0] - weights[1]) if "differ" in question else weights[0]
+
+
+def wrong(asked: Asked) -> str:
+    """A model that miscounts by one, in whatever it is asked for."""
+    value = json.loads(answer(asked))
+    right = value["answer"]
+    value["answer"] = [str(int(x) + 1) for x in right] if isinstance(right, list) else (right or 0) + 1
+    return json.dumps(value)
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("library")
+    for number in range(3):
+        more = "\n".join(f"Line {i} of the log book of team {number} has nothing to say." for i in range(6))
+        text = [f"{fact(n)}\n{more}" for n in range(1, PAGES + 1)]
+        fakes.write_pdf(folder / f"{number}.pdf", pages=PAGES, text=text)
+    return folder
+
+
+def settings(server: FakeChat, cache: Path, *assignments: str) -> Config:
+    return load_config(
+        None,
+        [
+            "parse.layout=fonts",
+            "ocr.engine=none",
+            "windows.min_tokens=1000",
+            "clean.near_duplicates=false",
+            "synth.backend=openai",
+            f"synth.base_url={server.base_url}",
+            f"synth.model={server.model}",
+            f"synth.tasks=[{', '.join(BY_MODEL)}]",
+            "synth.image_tokens=64",
+            f"synth.client.cache_dir={cache}",
+            "synth.client.backoff_s=0.01",
+            "synth.client.timeout_s=5",
+            *assignments,
+        ],
+    )
+
+
+def build(library: Path, run: Path, config: Config, **options: Any) -> BuildResult:
+    return run_build([str(library)], run, config, workers=2, quiet=True, **options)
+
+
+def questions_of(run: Path) -> list[Question]:
+    return [q for f in sorted(run.glob("questions/p*.parquet")) for q in read_records(f, Question)]
+
+
+def gaps_of(run: Path) -> list[Rejected]:
+    rows = read_records(run / "rejected.parquet", Rejected)
+    return [r for r in rows if r.reason == "no-accepted-question"]
+
+
+def is_right(question: Question) -> bool:
+    numbers = [int(n) for n in re.findall(r"page (\d+)", question.question)]
+    weights = [weight(n) for n in numbers]
+    expected = {
+        "extract-single": str(weights[0]),
+        "extract-multi": json.dumps([str(w) for w in weights]),
+        "reasoning": str(abs(weights[0] - weights[-1])),
+    }
+    return question.answer == expected[question.task]
+
+
+@pytest.fixture(scope="module")
+def honest(library: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, FakeChat, Path]]:
+    """A run with a server that answers right, its server (still there) and its cache."""
+    folder = tmp_path_factory.mktemp("honest")
+    with FakeChat(answer, wrong=wrong) as server:
+        build(library, folder / "run", settings(server, folder / "cache"))
+        yield folder / "run", server, folder / "cache"
+
+
+def test_every_segment_and_task_has_a_right_question(honest: tuple[Path, FakeChat, Path]) -> None:
+    run, server, _ = honest
+    questions = questions_of(run)
+    assert Counter(q.task for q in questions if q.accepted) == dict.fromkeys(BY_MODEL, 6)  # 3 documents, 2 segments
+    assert gaps_of(run) == []
+    assert all(is_right(q) for q in questions if q.accepted)
+    assert server.answered_again == []
+    for q in questions:
+        assert q.generator == server.model and q.names_pages and q.prompt_version
+        assert {e.quote for e in q.evidence} == {fact(e.page + 1) for e in q.evidence}
+        assert all(e.box for e in q.evidence)
+    lint_run(run)
+    assert len(read_records(run / "samples.parquet", Sample)) == 18
+
+
+def test_a_second_run_and_another_target_model_ask_nothing(
+    honest: tuple[Path, FakeChat, Path], library: Path, tmp_path: Path
+) -> None:
+    run, server, cache = honest
+    asked = len(server.requests)
+    again = build(library, run, settings(server, cache))
+    assert not any(again.work.values())
+    other = build(library, tmp_path / "run", settings(server, cache, "model=qwen3-vl"))
+    assert other.num_samples == 18
+    assert questions_of(tmp_path / "run") == questions_of(run)
+    assert len(server.requests) == asked
+    spent = json.loads((tmp_path / "run" / "run.json").read_text())["spent"]["total"]
+    assert (spent["requests"], spent["completion_tokens"]) == (0, 0)
+    assert spent["cache_hits"] == asked
+
+
+def test_run_json_tells_what_was_spent_and_on_what(honest: tuple[Path, FakeChat, Path]) -> None:
+    run, server, _ = honest
+    spent = json.loads((run / "run.json").read_text())["spent"]
+    by_purpose = {name: s["requests"] for name, s in spent["purposes"].items()}
+    assert by_purpose == {
+        **dict.fromkeys(BY_MODEL, 6),
+        "closed-book": 18,
+        "leakage": 12,
+        "agreement": 18,
+        "ambiguity": 36,  # the other 16 or 17 pages in two parts
+    }
+    assert spent["total"]["requests"] == sum(by_purpose.values()) == len(server.requests)
+    assert spent["total"]["image_tokens"] == 10 * sum(len(asked.images) for asked, _ in server.requests)
+
+
+def test_a_server_that_misbehaves_and_dies_twice_costs_nothing_but_time(library: Path, tmp_path: Path) -> None:
+    trouble = {
+        "right": 120, "wrong": 4, "malformed-json": 6, "half-json": 6, "white-space": 6, "refusal": 6, "429": 10,
+        "500": 10, "cut": 6, "half-body": 4, "broken-body": 4, "context-length": 2, "hang": 2,
+    }  # fmt: skip
+    run = tmp_path / "run"
+    with FakeChat(answer, wrong=wrong, script=mixture(3, trouble), dies_after=(25, 70)) as server:
+        config = settings(
+            server, tmp_path / "cache", "synth.client.timeout_s=1", "synth.client.give_up_s=0.3", "synth.attempts=3"
+        )
+        for _ in range(2):
+            with pytest.raises(EngineError, match="corpus build|same command|again"):
+                build(library, run, config)
+            assert server.died.is_set()
+            server.start()
+        build(library, run, config)
+        assert server.answered_again == []
+        assert {b for b in trouble if server.met[b]} == set(trouble)
+    questions, gaps = questions_of(run), gaps_of(run)
+    accepted = [q for q in questions if q.accepted]
+    slots = Counter((q.doc_id, q.segment_first, q.task) for q in accepted)
+    assert len(accepted) + len(gaps) == 18  # a question relabelled as of another task would count there
+    assert len(accepted) > 9 and max(slots.values()) == 1
+    assert all(is_right(q) for q in accepted)
+    assert all(q.reason and q.detail and q.verdicts for q in questions if not q.accepted)
+    lint_run(run)
+
+
+def test_a_kill_repeats_at_most_what_was_in_flight(library: Path, tmp_path: Path) -> None:
+    in_flight = 4
+    with FakeChat(answer, wrong=wrong, delay_s=0.02) as server:
+        config = settings(server, tmp_path / "cache", f"synth.client.max_in_flight={in_flight}")
+        file = tmp_path / "config.yaml"
+        file.write_text(json.dumps(config.model_dump(mode="json")))
+        command = [sys.executable, "-m", "corpus.cli", "build", str(library), "--config", str(file), "--quiet"]
+        process = subprocess.Popen([*command, "--out", str(tmp_path / "run"), "--workers", "2"])
+        deadline = time.monotonic() + 120
+        while sum(server.answered.values()) < 30 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        process.kill()
+        process.wait()
+        before = len(server.requests)
+        build(library, tmp_path / "run", config)
+        assert 30 <= before < len(server.requests)
+        assert len(server.answered_again) <= in_flight
+        build(library, tmp_path / "fresh", settings(server, tmp_path / "cache"))
+    assert questions_of(tmp_path / "run") == questions_of(tmp_path / "fresh")
+
+
+def test_a_model_that_always_errs_gives_no_question_and_says_why(library: Path, tmp_path: Path) -> None:
+    with FakeChat(answer, wrong=wrong, script=always("wrong")) as server:
+        build(library, tmp_path / "run", settings(server, tmp_path / "cache"))
+    questions = questions_of(tmp_path / "run")
+    assert Counter(q.accepted for q in questions) == {False: 36}  # two attempts each
+    assert {q.reason for q in questions} <= {"grounded", "arithmetic"}
+    gaps = gaps_of(tmp_path / "run")
+    assert len({g.id for g in gaps}) == len(gaps) == 18
+    assert all(g.detail.startswith("2 attempts; the last: ") for g in gaps)
+
+
+def test_segments_left_to_layout_and_transcriptions_cost_no_request(library: Path, tmp_path: Path) -> None:
+    with FakeChat(answer, wrong=wrong) as server:
+        tasks = "synth.tasks=[extract-single, ocr-needle]"
+        build(library, tmp_path / "all", settings(server, tmp_path / "cache", tasks, "synth.layout_share=1"))
+        assert server.requests == []
+        build(library, tmp_path / "none", settings(server, tmp_path / "cache", tasks))
+    by = Counter((q.task, q.generator.partition("/")[0]) for q in questions_of(tmp_path / "none") if q.accepted)
+    assert by["extract-single", server.model] == 6
+    assert by["ocr-needle", "layout"] == 6
+
+
+def test_a_limited_build_projects_what_the_rest_would_cost(library: Path, tmp_path: Path) -> None:
+    prices = ("synth.client.prompt_price=2", "synth.client.completion_price=10")
+    with FakeChat(answer, wrong=wrong) as server:
+        result = build(library, tmp_path / "run", settings(server, tmp_path / "cache", *prices), limit=1)
+        requests = len(server.requests)
+    assert result.projected.startswith(f"for all 3 inputs about {3 * requests} requests, ")
+    assert "price 0." in result.projected and result.projected.endswith("(from 1 of them)")
+
+
+def test_a_server_that_is_not_there_is_said_at_once(library: Path, tmp_path: Path) -> None:
+    with FakeChat(answer) as server:
+        config = settings(server, tmp_path / "cache", "synth.client.give_up_s=0.1")
+    with pytest.raises(EngineError, match=re.escape(server.base_url)):
+        build(library, tmp_path / "run", config)
