@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from verify_set import HALVES, checked, known_questions  # noqa: E402
+from verify_set import HALVES, checked, known_questions
 
 
 def main() -> None:
@@ -43,7 +43,11 @@ def main() -> None:
             print(f"  {kind:<20} {asked:>4} questions, {kept:>4} kept, {asked - kept:>4} stopped")
         right, kept = rows["right"]
         print(f"  right ones kept {kept / right:.1%}, wrong ones stopped {1 - wrong[1] / wrong[0]:.1%}")
-    print(json.dumps({"python": sys.version.split()[0], "milliseconds_a_question": round(1e3 * seconds / len(results), 2)}))
+    print(
+        json.dumps(
+            {"python": sys.version.split()[0], "milliseconds_a_question": round(1e3 * seconds / len(results), 2)}
+        )
+    )
 
 
 if __name__ == "__main__":

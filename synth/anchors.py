@@ -13,17 +13,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from corpus.blocks import HEADING_KINDS, flatten
-from corpus.records import Page, Section
+from corpus.records import Block, Page, Section
 from corpus.sections import normalised_title
 from synth.document_index import CONTENTS_LINE
-from synth.grounding import PageText, contains, tokens
+from synth.grounding import STOP_WORDS, PageText, contains, tokens
 from synth.quantities import chinese_number, folded
 
 # What only the question writer saw: the reader of the question has the whole document.
 DANGLING = re.compile(
-    r"\b(?:provided|given|supplied|attached|displayed|shown|these|following|above) (?:page|image|document|excerpt|segment|text|"
-    r"screenshot|picture|passage)s?\b|\b(?:in|on|from|by|to|of) (?:the|this|these) (?:images?|screenshots?|segment|excerpt|"
-    r"passage)\b|\b(?:table|figure|text|passage|chart|list|section|page)s? (?:above|below)\b"
+    r"\b(?:provided|given|supplied|attached|displayed|shown|these|following|above) "
+    r"(?:page|image|document|excerpt|segment|text|screenshot|picture|passage)s?\b"
+    r"|\b(?:in|on|from|by|to|of) (?:the|this|these) (?:images?|screenshots?|segment|excerpt|passage)\b"
+    r"|\b(?:table|figure|text|passage|chart|list|section|page)s? (?:above|below)\b"
     r"|\b(?:in|on|of|by|from|to) this (?:table|figure|chart|section|page|list)\b|\bpages? shown\b"
     r"|(?:所给|所示|给定|提供|给出|以上|上述|这些|该)的?(?:页面|图片|图像|文本|材料|片段|段落)|[上下](?:表|图)(?!\d)|本[页段](?!\w*第)",
     re.IGNORECASE,
@@ -36,17 +37,20 @@ PAGES = re.compile(
 )
 PAGE_RANGE = re.compile(rf"({NUMBER}) ?(?:to|through|-|–|—|至|到) ?(?:pages? |第)?({NUMBER})")
 LABEL = re.compile(
-    r"(?<![A-Za-z])(?P<kind>table|tab\.|figure|fig\.|chart|exhibit|box|scheme) ?(?P<number>[A-Z]?\d{1,3}(?:[-.]\d{1,3})*)(?![\d])"
+    r"(?<![A-Za-z])(?P<kind>table|tab\.|figure|fig\.|chart|exhibit|box|scheme) ?"
+    r"(?P<number>[A-Z]?\d{1,3}(?:[-.]\d{1,3})*)(?![\d])"
     r"|(?<![代发列地])(?P<chinese>[表图]) ?(?P<number2>\d{1,3}(?:[-.]\d{1,3})*)(?!\d)",
     re.IGNORECASE,
 )
 NUMBERED_SECTION = re.compile(
-    r"\b(?:sections?|chapters?|sec\.|parts?|appendix|annex|clause|article|note) (?P<number>[A-Z]?\d{1,2}(?:\.\d{1,2})*|[A-Z](?![a-z]))"
+    r"\b(?:sections?|chapters?|sec\.|parts?|appendix|annex|clause|article|note) "
+    r"(?P<number>[A-Z]?\d{1,2}(?:\.\d{1,2})*|[A-Z](?![a-z]))"
     r"(?![\d-])|(?P<dotted>\d{1,2}(?:\.\d{1,2})+) ?节|第(?P<chinese>[一二三四五六七八九十百\d]{1,5})(?P<unit>[章节部])",
     re.IGNORECASE,
 )
 TITLE_NUMBER = re.compile(
-    r"^(?:(?:section|chapter|part|appendix|annex|clause|article|note) )?(?P<number>[A-Z]?\d{1,2}(?:\.\d{1,2})*|[A-Z](?=[. ]))\.?(?= )|"
+    r"^(?:(?:section|chapter|part|appendix|annex|clause|article|note) )?"
+    r"(?P<number>[A-Z]?\d{1,2}(?:\.\d{1,2})*|[A-Z](?=[. ]))\.?(?= )|"
     r"^第(?P<chinese>[一二三四五六七八九十百\d]{1,5})(?P<unit>[章节部])",
     re.IGNORECASE,
 )
@@ -55,9 +59,8 @@ SENTENCE = re.compile(
     r"|[表图] ?[\d.-]{1,10}(?:显示|列出|给出|所示|中|为|反映)",
     re.IGNORECASE,
 )
-GENERIC = frozenset("section chapter part page pages table figure the a an of in on and appendix".split()) | frozenset(
-    "第章节页表图部"
-)
+_GENERIC = "section chapter part page pages table figure appendix the a an of in on and 第 章 节 页 表 图 部"
+GENERIC = frozenset(_GENERIC.split())
 WHOLE_DOCUMENT = 0.9  # of its pages; a title over so many leads nowhere
 
 
@@ -110,6 +113,14 @@ class DocumentText:
             if found:  # else its heading was not recognised, which is no fault of the question
                 names.append(Name(m[0], tuple((p.first, p.last) for p in found)))
         return names
+
+    def numbered(self, question: str, anchor: str) -> list[Name]:
+        """The section of the anchor's number ("5.1 Modes"), where the question says "in 5.1"."""
+        number = _number(anchor)
+        if "." not in number or number not in tokens(question):
+            return []
+        found = [p for p in self._places if p.number == number]
+        return [Name(number, tuple((p.first, p.last) for p in found))] if found else []
 
     def _mentions_of(self, label: str) -> tuple[tuple[int, int], ...]:
         """The run of pages that speak of a label without a caption: it may stand inside a picture."""
@@ -184,21 +195,27 @@ def _places(pages: Sequence[Page], sections: Sequence[Section], num_pages: int) 
             if block.kind in HEADING_KINDS and (page.index, normalised_title(title)) not in known:
                 starts.append((page.index, max(1, block.level), title))
     starts.sort(key=lambda s: s[0])
+    tops = {p.index: normalised_title(flatten(top.text)) for p in pages if (top := _top(p))}
     places = []
     for i, (first, level, title) in enumerate(starts):
-        after = [page for page, other, _ in starts[i + 1 :] if other <= level]
-        last = max(first, after[0] if after else num_pages - 1)  # the next section may begin below this one's end
+        after = next(((page, other) for page, rank, other in starts[i + 1 :] if rank <= level), (num_pages, ""))
+        below = after[0] in tops and tops[after[0]] != normalised_title(after[1])  # this one's end stands above it
+        last = max(first, after[0] if below else after[0] - 1)
         bare = _bare(title)
         if last - first + 1 < WHOLE_DOCUMENT * num_pages or num_pages < 3:
             places.append(Place(title, normalised_title(bare), _number(title), first, last))
     return places
 
 
+def _top(page: Page) -> Block | None:
+    """The first text of a page, below its header."""
+    return next((b for b in page.blocks if b.text and b.kind != "header"), None)
+
+
 def _captions(pages: Sequence[Page]) -> dict[tuple[str, str], list[tuple[int, int]]]:
     """Runs of pages by label: where a block begins with it, and the page after where its table may run onto it."""
     found: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
-    goes_on = {p.index for p in pages if (first := next((b for b in p.blocks if b.text and b.kind != "header"), None))
-               and first.kind not in (*HEADING_KINDS, "caption")}
+    goes_on = {p.index for p in pages if (top := _top(p)) and top.kind not in (*HEADING_KINDS, "caption")}
     for page in pages:
         for block in page.blocks:
             text = folded(flatten(block.text))
@@ -229,7 +246,7 @@ def _mentions(text: str, place: Place) -> bool:
     if not contains(text, bare):
         return False
     words = tokens(bare)
-    if len(words) > 1 or contains(text, place.title) and place.number:
+    if len(words) > 1 or (place.number and contains(text, place.title)):
         return True
     capital = bare[:1].upper() + bare[1:]
     return bool(re.search(rf"(?<![A-Za-z]){re.escape(capital)}(?![A-Za-z])", folded(text)))
@@ -240,7 +257,7 @@ def anchor_problem(question: str, anchor: str, evidence: Sequence[int], document
     if m := DANGLING.search(folded(question)):
         return f'speaks of "{m[0]}", which its reader does not see'
     echoed = _echoes(question, anchor)
-    named = document.named(question)
+    named = [*document.named(question), *document.numbered(question, anchor)]
     titles = document.titles(anchor, loosely=True) if echoed else []
     blind = not all(p in document.pages and document.pages[p].readable for p in evidence)
     for name in [*named, *titles]:
@@ -261,9 +278,9 @@ def anchor_problem(question: str, anchor: str, evidence: Sequence[int], document
 
 
 def _echoes(question: str, anchor: str) -> bool:
-    """Whether the question repeats most words of its anchor."""
-    wanted = _content(anchor)
-    return bool(wanted) and 2 * len(wanted & set(tokens(question))) > len(wanted)
+    """Whether the question repeats most words of its anchor, labels, units and the like left out."""
+    wanted = _content(without_names(re.sub(r"\([^()]*\)", " ", folded(anchor)))) - STOP_WORDS
+    return bool(wanted) and 3 * len(wanted & set(tokens(question))) >= 2 * len(wanted)
 
 
 def _numbers(pages: Sequence[int]) -> str:

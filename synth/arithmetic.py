@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from synth.anchors import without_names
-from synth.grounding import contains
+from synth.grounding import contains, tokens
 from synth.quantities import Quantity, folded, quantities
 
 CODE = re.compile(r"(?<![\w.])[A-Za-z]{0,9}\d{1,9}(?:-[A-Za-z]{0,9}\d{1,9}){1,3}[A-Za-z]{0,9}(?![\w.]\d)")
@@ -29,30 +29,30 @@ CHANGE = (
 )
 INTENTS = {
     "change": re.compile(
-        rf"(?:per ?cent\w*|%|rate)(?:\W+\w+){{0,12}}?\W+(?:{CHANGE})|(?:{CHANGE})(?:\W+\w+){{0,12}}?\W+(?:per ?cent\w*|%)"
+        rf"(?:per ?cent\w*|%|rate)(?:\W+\w+){{0,12}}?\W+(?:{CHANGE})"
+        rf"|(?:{CHANGE})(?:\W+\w+){{0,12}}?\W+(?:per ?cent\w*|%)"
         r"|增长率|增幅|降幅|同比|(?:增长|下降|提高|降低|减少|增加|上升)了?百分之|百分之[几多]少?",
         re.IGNORECASE,
     ),
     "share": re.compile(
-        r"\b(?:share|proportion|fraction|percentage|per ?cent|margin)\b|%|占比|占.{0,20}(?:百分|比例|比重)|比重|百分之|毛利率|利润率",
+        r"\b(?:share|proportion|fraction|percentage|per ?cent|margin)\b|%|占.{0,20}(?:百分|比例|比重)|占比|比重|利润率",
         re.IGNORECASE,
     ),
     "difference": re.compile(
-        r"\bdiffer\w*|\bhow (?:much|many)(?: \w+){0,6}? (?:more|less|fewer|higher|lower|larger|smaller|greater|longer|shorter|"
-        r"heavier|lighter|older|newer|faster|slower|cheaper|wider|deeper|taller|above|below)\b|\bhow many (?:more|fewer)\b|"
+        r"\bdiffer\w*|\bhow (?:much|many)(?: \w+){0,6}? (?:more|less|fewer|higher|lower|larger|smaller|greater|longer|"
+        r"shorter|heavier|lighter|older|newer|faster|slower|cheaper|wider|deeper|taller|above|below)\b|"
         rf"\bby how (?:much|many)\b|\bexceed|\bgap\b|\bhow much did\b|\b(?:{CHANGE})|\bby what\b|\bhow (?:far|long)\b|"
-        r"相差|差额|差距|之差|[多少高低大小长短重轻快慢贵](?:多少|几|出)|比.{1,60}[多少高低大小长短重轻快慢贵]|(?:增加|减少|增长|下降)了?多少",
+        r"相差|差额|差距|之差|[多少高低大小长短重轻快慢贵](?:多少|几|出)|(?<!百分)比(?![例率重值分]).{1,60}[多少高低大小长短重轻快慢贵]|(?:增加|减少|增长|下降)了?多少",
         re.IGNORECASE,
     ),
     "sum": re.compile(
-        r"\b(?:sum|total|together|combined|altogether|overall|in all|add(?:ed|ing)?)\b|合计|总共|一共|之和|总和|总计|总额|共计|共需|"
-        r"共(?:有)?(?:多少|几)",
+        r"\b(?:sum|total|together|combined|altogether|overall|in all|add(?:ed|ing)?)\b"
+        r"|合计|总共|一共|之和|总和|总计|总额|共计|共需|共有?(?:多少|几)",
         re.IGNORECASE,
     ),
     "mean": re.compile(r"\b(?:average|mean)\b|平均", re.IGNORECASE),
-    "ratio": re.compile(
-        r"\bratio\b|\btimes\b|\bdivided\b|\bper (?!cent|year\b)|\bfor each\b|\beach\b|倍|之比|比例|比率|每", re.IGNORECASE
-    ),
+    "ratio": re.compile(r"\bratio\b|\btimes\b|\bdivided\b|倍|之比|比率", re.IGNORECASE),
+    "per": re.compile(r"\bper (?!cent|year\b)|\bfor each\b|\beach\b|每", re.IGNORECASE),
     "product": re.compile(r"\btimes\b|\bmultipl|\bcosts?\b|\bat a rate|\bfor \d|乘|需要?多少|总价", re.IGNORECASE),
     "count": re.compile(r"\bhow many\b|\bnumber of\b|\bcount\b|多少[个项家种条座台]|几[个项家种条座台]", re.IGNORECASE),
 }
@@ -74,7 +74,7 @@ SMALLEST = re.compile(
     re.IGNORECASE,
 )
 CHOICE = re.compile(r"\b(?:which|who|whose|what|where|when|name the)\b|哪|谁|什么|何", re.IGNORECASE)
-WEAK = ("sum", "count")  # "the total revenue", "how many": asked for only where nothing else is
+WEAK = ("sum", "count", "per")  # "total revenue", "how many", "per hour": asked for only where nothing else is
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,9 @@ class Recomputed:
     detail: str
 
 
-def recompute(question: str, answer: str, answer_format: str, quotes: Sequence[str], texts: Sequence[str]) -> Recomputed:
+def recompute(
+    question: str, answer: str, answer_format: str, quotes: Sequence[str], texts: Sequence[str]
+) -> Recomputed:
     """Whether the quotes give the answer.
 
     Args:
@@ -97,43 +99,40 @@ def recompute(question: str, answer: str, answer_format: str, quotes: Sequence[s
     """
     asked = without_names(folded(question))
     rows = [_operands(q) for q in quotes]
-    rows = [r for r in rows if r]
     if sum(map(len, rows)) < 2:
         return Recomputed(None, "the quotes hold fewer than two numbers")
     if sum(map(len, rows)) > MAX_OPERANDS:
         return Recomputed(None, f"the quotes hold more than {MAX_OPERANDS} numbers")
     years = sorted({int(q.value) for q in quantities(asked) if q.is_year})
-    header = _header(texts, {len(r) for r in rows})
+    intents = [name for name, pattern in INTENTS.items() if pattern.search(asked)]
+    if len(years) == 1 and {"change", "difference"} & set(intents):
+        years = [years[0] - 1, years[0]]  # "in 2023, by how much more"
+    rows = [_columns(r, years, _header(q, texts)) for q, r in zip(quotes, rows, strict=True) if r]
     if answer_format == "String":
-        return _compared(asked, answer, quotes, years, header)
+        return _compared(asked, answer, [q for q in quotes if _operands(q)], rows)
     wanted = quantities(folded(answer))
     if answer_format == "List" or len(wanted) != 1:
         return Recomputed(None, "the answer is no single number")
-    rows = [_columns(r, years, header) for r in rows]
     given = [q for q in quantities(asked) if not q.is_year]
-    intents = [name for name, pattern in INTENTS.items() if pattern.search(asked)]
-    if set(intents) - set(WEAK):
-        intents = [i for i in intents if i not in WEAK] + [i for i in WEAK if i in intents]
+    strong = [i for i in intents if i not in WEAK]
+    steps = len(strong) > 1 or (len(strong) == 1 and "sum" in intents)
+    meant = [*strong, "per"] if strong == ["mean"] and "per" in intents else strong or intents
     tried = 0
     for plain in (False, True):  # in a table "in millions" the answer is 12.4, not 12400000
         values = [[_value(q, plain) for q in r] for r in rows]
         extra = [_value(q, plain) for q in given]
         goal = abs(_value(wanted[0], plain))
-        results = _results(intents, values, extra, years, asked)
+        results = _results(meant, values, extra, years, asked)
         for how, result in results:
             tried += 1
             if _equal(result, goal, wanted[0].decimals):
                 return Recomputed(True, how)
-        strong = [i for i in intents if i not in WEAK]
-        steps = len(strong) > 1 or (len(strong) == 1 and "sum" in intents)
         if steps and any(_equal(r, goal, wanted[0].decimals) for r in _second_step(values, extra)):
             return Recomputed(True, "in two steps")
     if not tried:
         return Recomputed(None, "no operation is known that the question may ask for")
-    if intents == ["count"]:
-        return Recomputed(None, "a count over what is not quoted")
     shown = ", ".join(f"{v:f}" for v in itertools.islice((v for r in rows for v in (_value(q, True) for q in r)), 8))
-    return Recomputed(False, f"{answer} follows from none of {', '.join(intents) or 'the operations'} over {shown}")
+    return Recomputed(False, f"{answer} follows from none of {', '.join(meant) or 'the operations'} over {shown}")
 
 
 def _operands(quote: str) -> list[Quantity]:
@@ -156,16 +155,18 @@ def _equal(result: Decimal, goal: Decimal, decimals: int) -> bool:
 # ---------------------------------------------------------------------------------------------------------- columns
 
 
-def _header(texts: Sequence[str], widths: set[int]) -> list[int]:
-    """The years of a table's columns, where all lines of the pages that hold as many agree."""
-    found = set()
-    for line in (line for text in texts for line in text.split("\n")):
-        years = [q for q in quantities(line) if q.is_year]
-        if 2 <= len(years) <= 12 and len(years) in widths and len({y.value for y in years}) == len(years):
-            others = [q for q in quantities(line) if not q.is_year]
-            if not others:
-                found.add(tuple(int(y.value) for y in years))
-    return list(found.pop()) if len(found) == 1 else []
+def _header(quote: str, texts: Sequence[str]) -> list[int]:
+    """The years of the columns of the table that holds the quoted row, [] where there is no such table."""
+    wanted = {w for w in tokens(quote) if w[0].isdecimal()}
+    for block in (block for text in texts for block in text.split("\n\n")):
+        lines = block.split("\n")
+        if any(wanted <= set(tokens(line)) for line in lines[1:]):
+            for line in lines:
+                found = quantities(folded(line))
+                years = [int(q.value) for q in found if q.is_year]
+                if len(years) == len(found) == len(set(years)) > 1:
+                    return years
+    return []
 
 
 def _columns(row: list[Quantity], years: Sequence[int], header: Sequence[int]) -> list[Quantity]:
@@ -203,7 +204,7 @@ def _results(
         for values in sets:
             total = sum(values)
             yield from ((f"{v} / {total}", 100 * v / total) for v in values if total)
-    if "ratio" in kinds:
+    if kinds & {"ratio", "per"}:
         yield from ((f"{a} / {b}", a / b) for a, b in pairs if b)
     if "product" in kinds:
         yield from ((f"{a} * {b}", a * b) for a, b in pairs)
@@ -211,7 +212,7 @@ def _results(
         yield from ((" + ".join(map(str, values)), sum(values, Decimal(0))) for values in sets)
     if "mean" in kinds:
         yield from ((f"mean of {len(values)}", sum(values, Decimal(0)) / len(values)) for values in sets if values)
-    if "count" in kinds and not kinds - set(WEAK):
+    if "count" in kinds:
         yield from _counts(rows, extra, asked)
 
 
@@ -272,19 +273,17 @@ def _counts(rows: Sequence[Sequence[Decimal]], extra: Sequence[Decimal], asked: 
 # ------------------------------------------------------------------------------------------------------ comparisons
 
 
-def _compared(
-    asked: str, answer: str, quotes: Sequence[str], years: Sequence[int], header: Sequence[int]
-) -> Recomputed:
+def _compared(asked: str, answer: str, quotes: Sequence[str], operands: Sequence[Sequence[Quantity]]) -> Recomputed:
     """Whether the quoted row that the answer names is the largest or smallest in anything that may be meant."""
     largest, smallest = bool(LARGEST.search(asked)), bool(SMALLEST.search(asked))
     if not CHOICE.search(asked) or largest == smallest:
         return Recomputed(None, "the question asks for no largest or smallest")
-    rows = [(q, [_value(o, False) for o in _columns(_operands(q), years, header)]) for q in quotes]
-    widths = {len(values) for _, values in rows}
-    named = [i for i, (quote, _) in enumerate(rows) if contains(quote, answer)]
+    rows = [[q.value for q in r] for r in operands]
+    widths = {len(r) for r in rows}
+    named = [i for i, quote in enumerate(quotes) if contains(quote, answer)]
     if len(rows) < 2 or len(widths) != 1 or 0 in widths or len(named) != 1:
         return Recomputed(None, "the quotes are not one row for each that is compared")
-    columns = list(zip(*(values for _, values in rows), strict=True))
+    columns = list(zip(*rows, strict=True))
     gaps = INTENTS["difference"].search(asked) or INTENTS["change"].search(asked)
     scores: list[list[Decimal]] = [] if gaps else [list(c) for c in columns]
     for a, b in itertools.permutations(columns, 2):
@@ -297,4 +296,6 @@ def _compared(
     best = max if largest else min
     if any(score[named[0]] == best(score) for score in scores):
         return Recomputed(True, "compared")
-    return Recomputed(False, f"{answer} is not the {'largest' if largest else 'smallest'} of the quoted rows in anything")
+    return Recomputed(
+        False, f"{answer} is not the {'largest' if largest else 'smallest'} of the quoted rows in anything"
+    )

@@ -309,8 +309,8 @@ def chinese_number(text: str) -> Decimal | None:
         if value is None or not rest or not all(c in _CHINESE_DIGITS for c in rest):
             return None
         return value + Decimal("0." + "".join(str(_CHINESE_DIGITS[c]) for c in rest))
-    if whole and all(c in _CHINESE_DIGITS for c in whole):  # 二〇二三 is read digit by digit; 三四 is "three or four"
-        return Decimal("".join(str(_CHINESE_DIGITS[c]) for c in whole)) if len(whole) != 2 else None
+    if whole and all(c in _CHINESE_DIGITS for c in whole):  # 二〇二三 is a year; 三四 is "three or four", 一一三 a name
+        return Decimal("".join(str(_CHINESE_DIGITS[c]) for c in whole)) if len(whole) in (1, 4) else None
     total = section = digit = 0
     fresh = False  # a digit waits for its unit
     for c in whole:

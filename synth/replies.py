@@ -213,7 +213,7 @@ def _read(value: dict[str, Any], task: ReplyRules, segment: Segment) -> Reply:
     pages = _pages(value["evidence_pages"], task, segment)
     return Reply(
         question=question,
-        answer=answer_text(value["answer"], answer_format),
+        answer=_answer(value["answer"], answer_format),
         answer_format=answer_format,
         anchor=_text("anchor", value["anchor"], MAX_ANCHOR_CHARS),
         evidence_pages=tuple(sorted(pages)),
@@ -281,8 +281,15 @@ def _quotes(value: Any) -> list[str]:
     return [_text("evidence", q, MAX_QUOTE_CHARS) for q in _list("evidence", quotes, MAX_QUOTES) if q != ""]
 
 
-def answer_text(value: Any, answer_format: str) -> str:
-    """A JSON value as the text of `Question.answer`."""
+def answer_text(value: Any, answer_format: str) -> str | Fault:
+    """A JSON value as the text of `Question.answer`. Never raises."""
+    try:
+        return _answer(value, answer_format)
+    except _Refused as e:
+        return e.fault
+
+
+def _answer(value: Any, answer_format: str) -> str:
     if answer_format == "List":
         items = _list("answer", value, MAX_ITEMS)
         text = json.dumps([_text("answer", item, MAX_ANSWER_CHARS) for item in items], ensure_ascii=False)
