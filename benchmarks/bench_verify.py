@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from verify_set import HALVES, checked, known_questions  # noqa: E402
+from verify_set import HALVES, checked, known_questions
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from corpus.blocks import HEADING_KINDS, flatten
 from corpus.records import Block, Page, Section
-from corpus.sections import normalised_title
+from corpus.sections import RUNNING_HEADING_PAGES, normalised_title
 from synth.document_index import CONTENTS_LINE
 from synth.grounding import STOP_WORDS, PageText, contains, tokens
 from synth.quantities import chinese_number, folded
@@ -35,6 +35,8 @@ PAGES = re.compile(
     rf"|第 ?({NUMBER}(?: ?(?:[、，,和与及至到-]|—) ?第? ?{NUMBER})*) ?页",
     re.IGNORECASE,
 )
+COUNTED_FROM = re.compile(r"\b(?:as|at|from|being) page 1\b(?!\d)", re.IGNORECASE)  # how pages are counted
+ANCHOR_BREAK = re.compile(r"[;；]")
 PAGE_RANGE = re.compile(rf"({NUMBER}) ?(?:to|through|-|–|—|至|到) ?(?:pages? |第)?({NUMBER})")
 LABEL = re.compile(
     r"(?<![A-Za-z])(?P<kind>table|tab\.|figure|fig\.|chart|exhibit|box|scheme) ?"
@@ -127,27 +129,37 @@ class DocumentText:
         pages = [number for number, page in self.pages.items() if page.find(label)]
         return ((min(pages), max(pages)),) if pages else ()
 
-    def titles(self, text: str, loosely: bool = False) -> list[Name]:
-        """Sections whose titles stand in a text; `loosely`: a text that is a part of a title counts too."""
+    def titles(self, text: str) -> list[Name]:
+        """Sections whose titles stand in a text."""
         found: dict[str, list[Place]] = defaultdict(list)
-        own = _content(text)
         for place in self._places:
-            inside = bool(place.key) and _mentions(text, place)
-            if not inside and loosely and own:
-                title = _content(place.title)
-                inside = own <= title and 2 * len(own) >= len(title)
-            if inside:
+            if place.key and _mentions(text, place):
                 found[place.key].append(place)
         return [Name(places[0].title, tuple((p.first, p.last) for p in places)) for places in found.values()]
 
-    def stands_on(self, text: str, pages: Sequence[int]) -> bool:
-        return any(self.pages[p].find(text) for p in pages if p in self.pages)
+    def titled(self, anchor: str) -> list[Name]:
+        """Sections that the parts of an anchor are the titles of, or most of a title."""
+        names = []
+        for part in ANCHOR_BREAK.split(anchor):
+            own = _content(part)
+            if not own or LABEL.search(folded(part)):
+                continue
+            same = [p for p in self._places if _content(p.title) == own]
+            near = [p for p in self._places if own < _content(p.title) and 2 * len(own) >= len(_content(p.title))]
+            if places := same or near:
+                names.append(Name(part.strip(), tuple((p.first, p.last) for p in places)))
+        return names
+
+    def singles_out(self, text: str, pages: Sequence[int], most: int) -> bool:
+        """Whether a text stands on one of these pages and on no more than `most` in all."""
+        found = {number for number, page in self.pages.items() if page.find(text)}
+        return not found.isdisjoint(pages) and len(found) <= most
 
 
 def named_pages(text: str) -> list[tuple[int, int]]:
     """Runs of 0-based pages that a text names: "pages 3 and 5-7" is (2, 2), (4, 6)."""
     runs = []
-    for m in PAGES.finditer(folded(text)):
+    for m in PAGES.finditer(COUNTED_FROM.sub(" ", folded(text))):
         listed = m[1] or m[2]
         for r in PAGE_RANGE.finditer(listed):
             runs.append((int(r[1]) - 1, int(r[2]) - 1))
@@ -258,7 +270,7 @@ def anchor_problem(question: str, anchor: str, evidence: Sequence[int], document
         return f'speaks of "{m[0]}", which its reader does not see'
     echoed = _echoes(question, anchor)
     named = [*document.named(question), *document.numbered(question, anchor)]
-    titles = document.titles(anchor, loosely=True) if echoed else []
+    titles = document.titled(anchor) if echoed else []
     blind = not all(p in document.pages and document.pages[p].readable for p in evidence)
     for name in [*named, *titles]:
         if not name.places and not blind:
@@ -268,11 +280,12 @@ def anchor_problem(question: str, anchor: str, evidence: Sequence[int], document
     leading = [n for n in [*named, *titles, *document.titles(question)] if n.holds(evidence)]
     if any(n.unique for n in leading):
         return ""
+    most = 1 if leading else RUNNING_HEADING_PAGES  # words that are no title may stand in a list of contents too
+    if echoed and document.singles_out(anchor, evidence, most):
+        return ""
     if leading:
         return f"{leading[0].shown} is the name of several places"
     if blind and (named or echoed):
-        return ""
-    if echoed and document.stands_on(anchor, evidence):
         return ""
     return "names no section, table, figure or page of the document that holds the evidence"
 

@@ -17,21 +17,28 @@ from synth.anchors import without_names
 from synth.grounding import contains, tokens
 from synth.quantities import Quantity, folded, quantities
 
+SIGNS = re.compile(r"\b(?:per ?cent(?:age)?|currency|%)[- ]signs?\b|百分号", re.IGNORECASE)  # how to write the answer
 CODE = re.compile(r"(?<![\w.])[A-Za-z]{0,9}\d{1,9}(?:-[A-Za-z]{0,9}\d{1,9}){1,3}[A-Za-z]{0,9}(?![\w.]\d)")
 MAX_OPERANDS = 60
 MAX_CHOICES = 600  # of one number a quote
 MAX_STEPS = 60  # results of a first step that a second one uses
+QUOTED = re.compile(r"[\"“「《][^\"”」》]{1,300}[\"”」》]")  # names of rows and tables say nothing about the operation
+NUMBERING = re.compile(r"^\d{1,2}(?:(?:\.\d{1,2})+[.)]?|[.)]) (?=\D)")
+PAGE_COUNT = re.compile(r"\bhow many pages\b|多少页|几页", re.IGNORECASE)
+REACH = 24  # characters from "more than" to its number
 SMALL = Decimal("1e-9")
 
 CHANGE = (
-    r"increas\w*|decreas\w*|chang\w*|gr[eo]w\w*|r[io]s[en]\w*|fall\w*|fell|drop\w*|declin\w*|reduc\w*|gain\w*|"
-    r"增长|下降|提高|降低|减少|增加|上升|变化|降幅|增幅|同比"
+    r"(?:\b(?:increas|decreas|chang|grow|fall|drop|declin|reduc|gain)\w*|\b(?:grew|fell|rose|ris(?:es?|en|ing))\b"
+    r"|增长|下降|提高|降低|减少|增加|上升|变化|降幅|增幅|同比)"
 )
+DIFFERENCE = r"\bdiffer\w*|\bminus\b|\bsubtract|\bgap\b|\bexceed|相差|差额|差距|之差"
+SIZE = "[多少高低大小长短重轻快慢贵]"
 INTENTS = {
     "change": re.compile(
-        rf"(?:per ?cent\w*|%|rate)(?:\W+\w+){{0,12}}?\W+(?:{CHANGE})"
-        rf"|(?:{CHANGE})(?:\W+\w+){{0,12}}?\W+(?:per ?cent\w*|%)"
-        r"|增长率|增幅|降幅|同比|(?:增长|下降|提高|降低|减少|增加|上升)了?百分之|百分之[几多]少?",
+        rf"(?:per ?cent\w*|%|rate)(?:\W+\w+){{0,12}}?\W+{CHANGE}"
+        rf"|{CHANGE}(?:\W+\w+){{0,12}}?\W+(?:per ?cent\w*|%)"
+        r"|增长率|增幅|降幅|同比|(?:增长|下降|提高|降低|减少|增加|上升)了?百分之",
         re.IGNORECASE,
     ),
     "share": re.compile(
@@ -39,10 +46,10 @@ INTENTS = {
         re.IGNORECASE,
     ),
     "difference": re.compile(
-        r"\bdiffer\w*|\bhow (?:much|many)(?: \w+){0,6}? (?:more|less|fewer|higher|lower|larger|smaller|greater|longer|"
-        r"shorter|heavier|lighter|older|newer|faster|slower|cheaper|wider|deeper|taller|above|below)\b|"
-        rf"\bby how (?:much|many)\b|\bexceed|\bgap\b|\bhow much did\b|\b(?:{CHANGE})|\bby what\b|\bhow (?:far|long)\b|"
-        r"相差|差额|差距|之差|[多少高低大小长短重轻快慢贵](?:多少|几|出)|(?<!百分)比(?![例率重值分]).{1,60}[多少高低大小长短重轻快慢贵]|(?:增加|减少|增长|下降)了?多少",
+        rf"{DIFFERENCE}|\bby how (?:much|many)\b|\bhow much did\b|{CHANGE}|\bby what\b|\bhow (?:far|long)\b"
+        r"|\bhow (?:much|many)(?: \w+){0,6}? (?:more|less|fewer|higher|lower|larger|smaller|greater|longer|shorter|"
+        r"heavier|lighter|older|newer|faster|slower|cheaper|wider|deeper|taller|above|below)\b"
+        rf"|{SIZE}(?:多少|几|出)|(?<!百分)比(?![例率重值分]).{{1,60}}{SIZE}|(?:增加|减少|增长|下降)了?多少",
         re.IGNORECASE,
     ),
     "sum": re.compile(
@@ -50,10 +57,10 @@ INTENTS = {
         r"|合计|总共|一共|之和|总和|总计|总额|共计|共需|共有?(?:多少|几)",
         re.IGNORECASE,
     ),
-    "mean": re.compile(r"\b(?:average|mean)\b|平均", re.IGNORECASE),
+    "mean": re.compile(r"\b(?:averages?|mean)\b|平均", re.IGNORECASE),
     "ratio": re.compile(r"\bratio\b|\btimes\b|\bdivided\b|倍|之比|比率", re.IGNORECASE),
     "per": re.compile(r"\bper (?!cent|year\b)|\bfor each\b|\beach\b|每", re.IGNORECASE),
-    "product": re.compile(r"\btimes\b|\bmultipl|\bcosts?\b|\bat a rate|\bfor \d|乘|需要?多少|总价", re.IGNORECASE),
+    "product": re.compile(r"\bmultipl|\bproduct of\b|\bat a rate|\bfor \d|乘|总价", re.IGNORECASE),
     "count": re.compile(r"\bhow many\b|\bnumber of\b|\bcount\b|多少[个项家种条座台]|几[个项家种条座台]", re.IGNORECASE),
 }
 THRESHOLD = re.compile(
@@ -97,23 +104,25 @@ def recompute(
         quotes: the operands.
         texts: of the evidence pages, one block a line; the headers of tables tell which number belongs to which year.
     """
-    asked = without_names(folded(question))
+    asked = SIGNS.sub(" ", without_names(folded(question)))
     rows = [_operands(q) for q in quotes]
     if sum(map(len, rows)) < 2:
         return Recomputed(None, "the quotes hold fewer than two numbers")
     if sum(map(len, rows)) > MAX_OPERANDS:
         return Recomputed(None, f"the quotes hold more than {MAX_OPERANDS} numbers")
+    if PAGE_COUNT.search(asked):
+        return Recomputed(None, "a count of pages")
     years = sorted({int(q.value) for q in quantities(asked) if q.is_year})
-    intents = [name for name, pattern in INTENTS.items() if pattern.search(asked)]
-    if len(years) == 1 and {"change", "difference"} & set(intents):
-        years = [years[0] - 1, years[0]]  # "in 2023, by how much more"
+    intents = _intents(QUOTED.sub(" ", asked))
+    if len(years) == 1 and re.search(CHANGE, asked, re.IGNORECASE):
+        years = [years[0] - 1, years[0]]  # "by how much did it fall in 2023?"
     rows = [_columns(r, years, _header(q, texts)) for q, r in zip(quotes, rows, strict=True) if r]
     if answer_format == "String":
         return _compared(asked, answer, [q for q in quotes if _operands(q)], rows)
     wanted = quantities(folded(answer))
     if answer_format == "List" or len(wanted) != 1:
         return Recomputed(None, "the answer is no single number")
-    given = [q for q in quantities(asked) if not q.is_year]
+    given = [q for q in quantities(asked) if not q.is_year and any(c.isdigit() for c in asked[q.start : q.end])]
     strong = [i for i in intents if i not in WEAK]
     steps = len(strong) > 1 or (len(strong) == 1 and "sum" in intents)
     meant = [*strong, "per"] if strong == ["mean"] and "per" in intents else strong or intents
@@ -135,8 +144,16 @@ def recompute(
     return Recomputed(False, f"{answer} follows from none of {', '.join(meant) or 'the operations'} over {shown}")
 
 
+def _intents(asked: str) -> list[str]:
+    """The operations that the wording may mean: "how many times larger" is a ratio, "fell by 5 %" a change."""
+    found = [name for name, pattern in INTENTS.items() if pattern.search(asked)]
+    if {"change", "ratio"} & set(found) and not re.search(DIFFERENCE, asked, re.IGNORECASE):
+        found = [name for name in found if name != "difference"]
+    return [name for name in found if name != "share" or "change" not in found]
+
+
 def _operands(quote: str) -> list[Quantity]:
-    text = CODE.sub(" ", without_names(folded(quote)))
+    text = CODE.sub(" ", NUMBERING.sub("", without_names(folded(quote))))
     return [q for q in quantities(text) if not q.is_year]
 
 
@@ -213,7 +230,7 @@ def _results(
     if "mean" in kinds:
         yield from ((f"mean of {len(values)}", sum(values, Decimal(0)) / len(values)) for values in sets if values)
     if "count" in kinds:
-        yield from _counts(rows, extra, asked)
+        yield from _counts(rows, asked)
 
 
 def _sets(rows: Sequence[Sequence[Decimal]]) -> Iterator[Sequence[Decimal]]:
@@ -253,21 +270,21 @@ def _second_step(rows: Sequence[Sequence[Decimal]], extra: Sequence[Decimal]) ->
             yield 100 * (a - b) / b
 
 
-def _counts(rows: Sequence[Sequence[Decimal]], extra: Sequence[Decimal], asked: str) -> Iterator[Result]:
-    """How many quotes are beyond the number that the question names, in each column."""
-    m = THRESHOLD.search(asked)
-    if not m or len(extra) != 1 or len({len(r) for r in rows}) != 1:
+def _counts(rows: Sequence[Sequence[Decimal]], asked: str) -> Iterator[Result]:
+    """How many quotes of one number are beyond the one that the question names."""
+    named = ((m, q) for m in THRESHOLD.finditer(asked) for q in quantities(asked[m.end() : m.end() + REACH])[:1])
+    m, quantity = next(named, (None, None))
+    if not m or not quantity or {len(r) for r in rows} != {1}:
         return
-    limit = extra[0]
-    for column in zip(*rows, strict=True):
-        hits = {
-            "more": sum(v > limit for v in column),
-            "less": sum(v < limit for v in column),
-            "least": sum(v >= limit for v in column),
-            "most": sum(v <= limit for v in column),
-            "same": sum(v == limit for v in column),
-        }
-        yield f"{m[0]} {limit}", Decimal(hits[str(m.lastgroup)])
+    limit, column = quantity.value, [r[0] for r in rows]
+    hits = {
+        "more": sum(v > limit for v in column),
+        "less": sum(v < limit for v in column),
+        "least": sum(v >= limit for v in column),
+        "most": sum(v <= limit for v in column),
+        "same": sum(v == limit for v in column),
+    }
+    yield f"{m[0]} {limit}", Decimal(hits[str(m.lastgroup)])
 
 
 # ------------------------------------------------------------------------------------------------------ comparisons

@@ -24,9 +24,10 @@ from synth.quantities import Date, Quantity, dates, folded, quantities
 
 CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
 TOKEN = re.compile(rf"\d{{1,3}}(?:,\d{{3}})+(?:\.\d+)?(?!\d)|\d+(?:\.\d+)*|[{CJK}]|[^\W\d_{CJK}]+")
-STOP_WORDS = frozenset(
-    "a an the of to and or in on at for by from between with is was are were be been as it its that this which".split()
-) | frozenset("的了和与及至到为是在于由从")
+_STOP_WORDS = (
+    "a an the of to and or in on at for by from between with is was are were be been as it its that this which"
+)
+STOP_WORDS = frozenset(_STOP_WORDS.split()) | frozenset("的了和与及至到为是在于由从")
 OCR_LIKENESS = 88.0  # percent of the letters of a passage
 OCR_WORD_LIKENESS = 80.0
 OCR_MIN_CHARS = 6  # shorter texts must be exact
@@ -194,10 +195,12 @@ class PageText:
 
 # --------------------------------------------------------------------------------------------------------- answers
 
-SCALE_WORDS = ((3, re.compile(r"thousand|千元", re.IGNORECASE)), (6, re.compile(r"million|百万", re.IGNORECASE))) + (
-    (9, re.compile("billion", re.IGNORECASE)),
+SCALE_WORDS = (  # power of ten, and the words of a page that name it
+    (3, re.compile(r"thousand|千元", re.IGNORECASE)),
     (4, re.compile("万")),
+    (6, re.compile(r"million|百万", re.IGNORECASE)),
     (8, re.compile("亿")),
+    (9, re.compile("billion", re.IGNORECASE)),
 )
 
 

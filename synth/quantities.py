@@ -47,9 +47,9 @@ _SCALES = {
 _UNITS = {
     "%": (r"percent(?:age points?)?|per cent|pct", r"%|pp(?![A-Za-z])|个?百分点"),
     "‰": ("per mille", "‰"),
-    "USD": (r"(?:u\.?s\.? )?dollars?|usd", r"\$|US\$|美元"),
-    "EUR": ("euros?|eur", "€|欧元"),
-    "GBP": ("pounds? sterling|gbp|pounds?", "£|英镑"),
+    "USD": (r"(?:u\.?s\.? )?dollars?|usd", r"(?:US)?\$(?! ?[\d(])|美元"),
+    "EUR": ("euros?|eur", r"€(?! ?[\d(])|欧元"),
+    "GBP": ("pounds? sterling|gbp|pounds?", r"£(?! ?[\d(])|英镑"),
     "CNY": ("yuan|rmb|cny|renminbi", "元|人民币"),
     "JPY": ("yen|jpy", "日元"),
     "HKD": ("hkd", r"HK\$|港元|港币"),

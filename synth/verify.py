@@ -35,7 +35,9 @@ UNANSWERED = re.compile(
 )
 OR = re.compile(r"\bor\b|\bbetween\b|\bamong\b|还是|或", re.IGNORECASE)
 ORDER = re.compile(r"\b(?:rank|order|sort|arrange|match)(?:ed|ing|s)?\b|排序|排列|顺序", re.IGNORECASE)
-WHICH_PAGE = re.compile(r"\b(?:which|what) pages?\b|\bpage number\b|哪一?页|第几页|页码", re.IGNORECASE)
+WHICH_PAGE = re.compile(
+    r"\b(?:which|what) pages?\b|\bpage numbers?\b|\bnumbers? of the pages?\b|哪一?页|第几页|页码", re.IGNORECASE
+)
 _QUESTION_WORDS = (
     "what which who whom whose where when why how many much does do did according listed list given stated name "
     "following document section table page"

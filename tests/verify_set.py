@@ -1,9 +1,9 @@
 """Questions of known quality about small documents, for the test and the benchmark of the checks.
 
-`data/verify/*.txt` are documents: `===` begins a page (`=== ocr` one that OCR read, `=== none` a picture), `#` a heading
-of level 1, `##` of level 2, `!` a caption, `|` a row of a table. `data/verify/questions.jsonl` holds the questions with
-their kind: right, or what is wrong with them. Every other question of a kind is of the half on which the checks were
-tuned, the others are held out.
+`data/verify/*.txt` are documents: `===` begins a page (`=== ocr` one that OCR read, `=== none` a picture), `#` a
+heading of level 1, `##` of level 2, `!` a caption, `|` a row of a table. `data/verify/questions.jsonl` holds the
+questions with their kind: right, or what is wrong with them. Every other question of a kind is of the half on which the
+checks were tuned, the others are held out.
 """
 
 from __future__ import annotations
