@@ -439,14 +439,19 @@ class OpenAiChat:
                 return await asking
         except _ErrorStatus as e:
             return fault_of_status(e.status, e.headers, e.body, self._key, time.time())
+        except TimeoutError:
+            return self._too_late()
         except (openai.APIConnectionError, httpx2.HTTPError, OSError, anyio.EndOfStream) as e:
             cause = e.__cause__ or e
             detail = clean(f"{type(cause).__name__}: {cause}"[: 2 * MAX_DETAIL])[:MAX_DETAIL].rstrip(": ")
             if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout):
                 return Fault(kind="unreachable", reason="unreachable", detail=detail)
-            if isinstance(cause, httpx2.TimeoutException | TimeoutError):
-                return Fault(kind="passing", reason="timeout", detail=f"no answer within {self._timeout_s:g} s")
+            if isinstance(cause, httpx2.TimeoutException):
+                return self._too_late()
             return Fault(kind="passing", reason="connection-cut", detail=detail)
+
+    def _too_late(self) -> Fault:
+        return Fault(kind="passing", reason="timeout", detail=f"no answer within {self._timeout_s:g} s")
 
     async def _pause(self, seconds: float) -> None:
         """Wait, or until the server is given up."""
