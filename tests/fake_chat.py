@@ -44,6 +44,7 @@ TROUBLE = (
     "context-length",
     "hang",  # no answer, for as long as the client waits
     "cut",  # the connection is closed without an answer
+    "junk",  # something that is no HTTP
     "half-body",  # the connection is closed within the answer
     "broken-body",  # a sound response that is no JSON
     "endless-body",  # white space for as long as the client reads
@@ -310,12 +311,13 @@ class FakeChat:
         whole = self._response(asked, "right")
         if behaviour == "hang":
             await asyncio.sleep(3600)
-        if behaviour in ("cut", "half-body"):
+        if behaviour in ("cut", "junk", "half-body"):
             if behaviour == "half-body":
                 response = web.StreamResponse(headers={"Content-Length": str(len(whole))})
                 await response.prepare(request)
                 await response.write(whole[: len(whole) // 2])
             if request.transport:
+                request.transport.write(b"SSH-2.0-OpenSSH_9.2\r\n\r\n" if behaviour == "junk" else b"")
                 request.transport.close()
             await asyncio.sleep(3600)  # until the closed connection cancels this
         if behaviour == "broken-body":
