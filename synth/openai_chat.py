@@ -11,8 +11,12 @@ Requests that are with the server when the run stops are left to end: their answ
 
 Page images are loaded when a request has its place and let go when it is answered. Until they are loaded their size is
 a guess: pixels times the largest number of bytes a pixel seen so far; a guess that was too small is corrected at once,
-so the bound may be exceeded by the first few requests of an unusual format. A request sent inline costs about four
-times its images, because their base64 text stands in the message and again in the body.
+so the bound may be exceeded by the first few requests of an unusual format. What a request holds while it waits for an
+answer is its body, in which images are base64: 4/3 of their size.
+
+Requests are sent a few milliseconds apart. Python needs 2 ms for each; sent as one burst, they would also be answered
+as one, and each would wait for all the others, time after time. The client is used below its typed methods, whose
+conversion of the parameters takes as long as everything else together, and on aiohttp, for the same reason.
 """
 
 from __future__ import annotations
@@ -26,15 +30,16 @@ import json
 import os
 import random
 import re
+import secrets
 import shutil
 import tempfile
 import time
 import urllib.parse
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from corpus.blocks import clean
 from corpus.errors import ConfigError, EngineError
@@ -43,11 +48,14 @@ from synth.chat import ChatAnswer, ChatRequest, LoadImages, PromptPage, RequestF
 from synth.gate import Gate
 from synth.usage import Usage
 
+if TYPE_CHECKING:
+    import httpx2
+
 LONGEST_PAUSE_S = 30.0
 LONGEST_RETRY_AFTER_S = 120.0  # a server that asks for more is asked again after this
+LONGEST_SPACING_S = 0.003  # between two requests; less where answers come so fast that it would slow them down
 CONNECT_S = 15.0
-MAX_ANSWER_BYTES = 16 * 2**20  # of a whole response
-MAX_ERROR_BYTES = 2**16
+MAX_RESPONSE_BYTES = 16 * 2**20
 MAX_DETAIL = 300  # characters of what a server said
 PASSING_STATUS = (408, 409, 425, 429)  # and every 5xx
 NO_MONEY = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
@@ -71,14 +79,6 @@ class Fault:
     reason: str
     detail: str
     retry_after_s: float = 0.0
-
-
-class _ErrorStatus(Exception):
-    """A response with a status of 4xx or 5xx, raised before anything reads a body of any length."""
-
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        super().__init__(status)
-        self.status, self.headers, self.body = status, headers, body
 
 
 def checked_base_url(url: str) -> str:
@@ -162,6 +162,23 @@ def fault_of_status(status: int, headers: Mapping[str, str], body: bytes, secret
     return Fault(kind="refused", reason="request-refused", detail=shown)
 
 
+def fault_of_error(error: BaseException, timeout_s: float) -> Fault:
+    """What it means that no response came, by the first cause: the layers above it call a cut connection a timeout."""
+    import aiohttp
+
+    while isinstance(error.__cause__, Exception) and not isinstance(error, aiohttp.ClientError):
+        error = error.__cause__
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+        return Fault(kind="unreachable", reason="unreachable", detail=_shown(error))
+    if isinstance(error, TimeoutError):
+        return Fault(kind="passing", reason="timeout", detail=f"no answer within {timeout_s:g} s")
+    return Fault(kind="passing", reason="connection-cut", detail=_shown(error))
+
+
+def _shown(error: BaseException) -> str:
+    return clean(f"{type(error).__name__}: {error}"[: 2 * MAX_DETAIL])[:MAX_DETAIL].rstrip(": ")
+
+
 def _said(body: bytes, secret: str) -> tuple[str, str]:
     """Code and message of an error response, made safe to show."""
     try:
@@ -218,7 +235,7 @@ def _count(values: dict[str, Any], name: str) -> int:
 def body_of(
     request: ChatRequest, model: str, urls: Sequence[str], structured: Literal["response_format", "vllm"]
 ) -> dict[str, Any]:
-    """Arguments of the official client's `chat.completions.create`."""
+    """What is posted to `/chat/completions`."""
     content: list[dict[str, Any]] = []
     for page, url in zip(request.pages, urls, strict=True):
         content.append({"type": "text", "text": page_label(page.page, first=not content)})
@@ -236,16 +253,54 @@ def body_of(
     if request.schema:
         schema = json.loads(request.schema)
         if structured == "vllm":
-            body["extra_body"] = {"structured_outputs": {"json": schema}}
+            body["structured_outputs"] = {"json": schema}
         else:
             described = {"name": "answer", "schema": schema, "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": described}
     return body
 
 
+def encoded_body(
+    request: ChatRequest, model: str, urls: Sequence[bytes], structured: Literal["response_format", "vllm"]
+) -> bytes:
+    """The same as JSON. URLs are put in at last: base64 needs no escaping, and looking for what does costs as much as
+    sending it.
+    """
+    mark = secrets.token_hex(16)
+    first, *rest = json.dumps(body_of(request, model, [mark] * len(urls), structured)).encode().split(mark.encode())
+    return b"".join((first, *(part for pair in zip(urls, rest, strict=True) for part in pair)))
+
+
 def media_type(image: bytes) -> str:
     """The media type of an encoded image, by its first bytes."""
     return f"image/{next((name for start, name in SIGNATURES if image.startswith(start)), 'jpeg')}"
+
+
+def bounded_client(**options: Any) -> httpx2.AsyncClient:
+    """The official client's HTTP client, which stops reading a response after `MAX_RESPONSE_BYTES`.
+
+    Without it, a server that never stops sending fills the memory before any time limit is reached.
+    """
+    import httpx2
+    import openai
+
+    class Bounded(openai.DefaultAioHttpClient):
+        async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+            response = await super().send(request, **{**options, "stream": True})
+            body = bytearray()
+            try:
+                async for chunk in response.aiter_bytes():
+                    body += chunk
+                    if len(body) > MAX_RESPONSE_BYTES:
+                        break
+            finally:
+                await response.aclose()
+            decoded = [
+                (k, v) for k, v in response.headers.multi_items() if k not in ("content-encoding", "content-length")
+            ]
+            return httpx2.Response(response.status_code, headers=decoded, content=bytes(body), request=request)
+
+    return Bounded(**options)
 
 
 class OpenAiChat:
@@ -296,8 +351,8 @@ class OpenAiChat:
         Raises:
             ConfigError: a wrong address, no key, or no package `openai`.
         """
-        if importlib.util.find_spec("openai") is None:
-            raise ConfigError("synth.backend: openai needs the package openai: pip install 'longdoc[openai]'")
+        if importlib.util.find_spec("openai") is None or importlib.util.find_spec("aiohttp") is None:
+            raise ConfigError("synth.backend: openai needs openai and aiohttp: pip install 'longdoc[openai]'")
         import httpx2
         import openai
 
@@ -314,18 +369,23 @@ class OpenAiChat:
         self._bytes_per_pixel = 0.5
         self._away_since: float | None = None  # time.monotonic() of the first attempt that found no server
         self._failed_in_a_row = 0
+        self._max_in_flight = max_in_flight
+        self._spacing_s = LONGEST_SPACING_S
+        self._next_turn = 0.0  # time.monotonic()
         self._gone = ""  # why the run must stop
         self._stopped = asyncio.Event()
         self._folder: Path | None = None
-        self._headers = {} if self._key else {"Authorization": openai.Omit()}
+        self._headers: dict[str, str | openai.Omit] = {
+            "Content-Type": "application/json",
+            **({} if self._key else {"Authorization": openai.Omit()}),
+        }
         self._client = openai.AsyncOpenAI(
             base_url=self.base_url,
             api_key=self._key or "none",
             max_retries=0,
-            http_client=openai.DefaultAsyncHttpxClient(
+            http_client=bounded_client(
                 limits=httpx2.Limits(max_connections=max_in_flight + 1, max_keepalive_connections=max_in_flight + 1),
                 timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, CONNECT_S)),
-                event_hooks={"response": [_raise_for_status]},
             ),
         )
 
@@ -380,17 +440,22 @@ class OpenAiChat:
             self._learn_size(request.pages, size)
             with self._urls(images) as urls:
                 del images
-                return await self._answer(request.purpose, body_of(request, self._model, urls, self._structured))
+                body = encoded_body(request, self._model, urls, self._structured)
+                del urls
+                return await self._answer(request.purpose, body)
         finally:
             self._gate.leave(held)
 
-    async def _answer(self, purpose: str, body: dict[str, Any]) -> ChatAnswer:
+    async def _answer(self, purpose: str, body: bytes) -> ChatAnswer:
         counted = tries = 0
         while True:
+            await self._turn()
             if self._gone:
                 raise EngineError(self._gone)
+            began = time.monotonic()
             found = await self._attempt(self._chat(body))
             if isinstance(found, ChatAnswer):
+                self._spacing_s = min(LONGEST_SPACING_S, (time.monotonic() - began) / (2 * self._max_in_flight))
                 self._away_since, self._failed_in_a_row = None, 0
                 return found
             tries += 1
@@ -415,38 +480,42 @@ class OpenAiChat:
                 self._usage.retried(purpose)
                 await self._pause(pause_s(tries, self._backoff_s, found.retry_after_s, self._rng.random()))
 
-    async def _chat(self, body: dict[str, Any]) -> ChatAnswer | Fault:
-        create = self._client.chat.completions.with_streaming_response.create
-        async with create(**body, extra_headers=self._headers) as response:
-            received = await _beginning(response.iter_bytes(), MAX_ANSWER_BYTES)
+    async def _turn(self) -> None:
+        """Wait until the request before this one is on its way."""
+        now = time.monotonic()
+        turn = max(self._next_turn, now)
+        self._next_turn = turn + self._spacing_s
+        if turn > now:
+            await self._pause(turn - now)
+
+    async def _chat(self, body: bytes) -> ChatAnswer | Fault:
+        import httpx2
+
+        response = await self._client.post(
+            "/chat/completions", cast_to=httpx2.Response, content=body, options={"headers": self._headers}
+        )
         try:
-            return read_answer(received)
+            return read_answer(response.content)
         except ValueError as e:
             return Fault(kind="passing", reason="unreadable-response", detail=str(e))
 
     async def _models(self) -> None:
-        async with self._client.models.with_streaming_response.list(extra_headers=self._headers):
-            pass
+        import httpx2
+
+        await self._client.get("/models", cast_to=httpx2.Response, options={"headers": self._headers})
 
     async def _attempt(self, asking: Coroutine[Any, Any, T]) -> T | Fault:
         """What a request over the network brought, or what went wrong with it."""
-        import anyio
-        import httpx2
+        import aiohttp
         import openai
 
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await asking
-        except _ErrorStatus as e:
-            return fault_of_status(e.status, e.headers, e.body, self._key, time.time())
-        except (openai.APIConnectionError, httpx2.HTTPError, OSError, anyio.EndOfStream) as e:
-            cause = e.__cause__ or e
-            detail = clean(f"{type(cause).__name__}: {cause}"[: 2 * MAX_DETAIL])[:MAX_DETAIL].rstrip(": ")
-            if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout):
-                return Fault(kind="unreachable", reason="unreachable", detail=detail)
-            if isinstance(cause, httpx2.TimeoutException | TimeoutError):
-                return Fault(kind="passing", reason="timeout", detail=f"no answer within {self._timeout_s:g} s")
-            return Fault(kind="passing", reason="connection-cut", detail=detail)
+        except openai.APIStatusError as e:
+            return fault_of_status(e.status_code, e.response.headers, e.response.content, self._key, time.time())
+        except (openai.APIConnectionError, aiohttp.ClientError, OSError) as e:
+            return fault_of_error(e, self._timeout_s)
 
     async def _pause(self, seconds: float) -> None:
         """Wait, or until the server is given up."""
@@ -485,16 +554,16 @@ class OpenAiChat:
         self._bytes_per_pixel = max(self._bytes_per_pixel, size / pixels if pixels else 0.0)
 
     @contextmanager
-    def _urls(self, images: Sequence[bytes]) -> Iterator[Sequence[str]]:
+    def _urls(self, images: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
         """A URL of each image, valid within the context."""
         if self._images == "inline":
-            yield [f"data:{media_type(image)};base64,{base64.b64encode(image).decode()}" for image in images]
+            yield [b"data:%b;base64,%b" % (media_type(image).encode(), base64.b64encode(image)) for image in images]
             return
         files: list[Path] = []
         try:
             for image in images:
                 files.append(self._write(image))
-            yield [file.as_uri() for file in files]
+            yield [file.as_uri().encode() for file in files]
         finally:
             for file in files:
                 file.unlink(missing_ok=True)
@@ -509,22 +578,3 @@ class OpenAiChat:
             return Path(name)
         except OSError as e:
             raise EngineError(f"cannot write page images to {self._folder or self._image_folder}: {e.strerror}") from e
-
-
-async def _raise_for_status(response: Any) -> None:
-    """Raise for an error response. Of its body, only the beginning is read, or what came before it was cut."""
-    if response.is_error:
-        body = b""
-        with contextlib.suppress(Exception):
-            body = await _beginning(response.aiter_bytes(), MAX_ERROR_BYTES)
-        raise _ErrorStatus(response.status_code, response.headers, body)
-
-
-async def _beginning(chunks: AsyncIterator[bytes], limit: int) -> bytes:
-    """The first `limit` bytes of a body of any length."""
-    body = bytearray()
-    async for chunk in chunks:
-        body += chunk
-        if len(body) >= limit:
-            break
-    return bytes(body[:limit])

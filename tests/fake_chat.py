@@ -44,9 +44,11 @@ TROUBLE = (
     "context-length",
     "hang",  # no answer, for as long as the client waits
     "cut",  # the connection is closed without an answer
+    "junk",  # something that is no HTTP
     "half-body",  # the connection is closed within the answer
     "broken-body",  # a sound response that is no JSON
     "endless-body",  # white space for as long as the client reads
+    "drip",  # the same, a byte at a time, so that something comes before any pause is too long
 )
 BEHAVIOURS = (*ANSWERS, *TROUBLE)
 
@@ -169,8 +171,10 @@ class FakeChat:
         listening.listen(512)
         self._port = listening.getsockname()[1]
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, args=(self._loop, listening), daemon=True)
+        started = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(self._loop, listening, started), daemon=True)
         self._thread.start()
+        assert started.wait(10), "the fake server does not start"
 
     def stop(self) -> None:
         """Drop every connection and stop listening."""
@@ -181,15 +185,15 @@ class FakeChat:
             assert not self._thread.is_alive(), "the fake server does not stop"
             self._thread = None
 
-    def _run(self, loop: asyncio.AbstractEventLoop, listening: socket.socket) -> None:
+    def _run(self, loop: asyncio.AbstractEventLoop, listening: socket.socket, started: threading.Event) -> None:
         asyncio.set_event_loop(loop)
         app = web.Application(client_max_size=2**30)
         app.router.add_post("/v1/chat/completions", self._complete)
         app.router.add_get("/v1/models", self._models)
-        runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
+        runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0)
         loop.run_until_complete(runner.setup())
-        site = web.SockSite(runner, listening, shutdown_timeout=0)
-        loop.run_until_complete(site.start())
+        loop.run_until_complete(web.SockSite(runner, listening).start())
+        loop.call_soon(started.set)
         try:
             loop.run_forever()
         finally:
@@ -307,21 +311,23 @@ class FakeChat:
         whole = self._response(asked, "right")
         if behaviour == "hang":
             await asyncio.sleep(3600)
-        if behaviour in ("cut", "half-body"):
+        if behaviour in ("cut", "junk", "half-body"):
             if behaviour == "half-body":
                 response = web.StreamResponse(headers={"Content-Length": str(len(whole))})
                 await response.prepare(request)
                 await response.write(whole[: len(whole) // 2])
             if request.transport:
+                request.transport.write(b"SSH-2.0-OpenSSH_9.2\r\n\r\n" if behaviour == "junk" else b"")
                 request.transport.close()
             await asyncio.sleep(3600)  # until the closed connection cancels this
         if behaviour == "broken-body":
             return web.Response(body=whole[: len(whole) // 2], content_type="application/json")
-        if behaviour == "endless-body":
+        if behaviour in ("endless-body", "drip"):
             endless = web.StreamResponse()
             await endless.prepare(request)
             while True:
-                await endless.write(b" " * 2**16)
+                await endless.write(b" " * (1 if behaviour == "drip" else 2**16))
+                await asyncio.sleep(0.02 if behaviour == "drip" else 0)
         if behaviour == "429":
             return _error(429, "rate_limit_exceeded", "too many requests", {"Retry-After": self.retry_after})
         if behaviour == "401":
