@@ -150,6 +150,50 @@ class ClientSettings(Settings):
     completion_price: float = Field(0, ge=0, description="of a million answered tokens")
 
 
+VLLM_OWN = {  # arguments of `vllm serve` that longdoc sets, and the key under synth.vllm that decides them
+    "--model": "model",
+    "--served-model-name": "served_model_name",
+    "--tensor-parallel-size": "tensor_parallel_size",
+    "-tp": "tensor_parallel_size",
+    "--data-parallel-size": "data_parallel_size",
+    "-dp": "data_parallel_size",
+    "--max-model-len": "max_model_len",
+    "--limit-mm-per-prompt": "",
+    "--allowed-local-media-path": "",
+    "--host": "",
+    "--port": "",
+    "--uds": "",
+    "--api-key": "",
+}
+
+
+class VllmSettings(Settings):
+    """How vLLM is started. Where and how it runs never changes what is asked of it."""
+
+    served_model_name: str | None = Field(None, description="null = the folder's name, or the hub name")
+    python: str | None = Field(None, description="interpreter that has vLLM; null = the one that runs longdoc")
+    tensor_parallel_size: int = Field(1, ge=1, description="GPUs that share one copy of the model")
+    data_parallel_size: int = Field(1, ge=1, description="copies of the model")
+    max_model_len: int | None = Field(None, ge=1, description="tokens of prompt and answer; null = the model's limit")
+    extra_args: Texts = Field(
+        (), description='more arguments of `vllm serve`: ["--gpu-memory-utilization", "0.95"]; see synth/vllm_server.py'
+    )
+    start_timeout_s: float = Field(1_800, gt=0, description="for loading the model, its download included")
+    health_timeout_s: float = Field(60, gt=0, description="a server that is silent for so long is started again")
+    stop_timeout_s: float = Field(30, ge=0, description="from SIGTERM to SIGKILL")
+    max_restarts: int = Field(3, ge=0, description="in one run; one more death ends it")
+
+    @field_validator("extra_args")
+    @classmethod
+    def _not_ours(cls, arguments: tuple[str, ...]) -> tuple[str, ...]:
+        for argument in arguments:
+            name = argument.partition("=")[0].replace("_", "-")
+            if name in VLLM_OWN:
+                key = VLLM_OWN[name]
+                raise ValueError(f"{argument!r}: " + (f"use synth.vllm.{key}" if key else "longdoc sets it itself"))
+        return arguments
+
+
 class SynthSettings(Settings):
     """Where questions come from."""
 
@@ -175,9 +219,7 @@ class SynthSettings(Settings):
         None, description="the question writer: a name at the server; for vllm a folder or hub name"
     )
     base_url: str | None = Field(None, description="of the server, for backend: openai, e.g. http://127.0.0.1:8000/v1")
-    judge_model: str | None = Field(
-        None, description="model at the same server that answers for the checks; null = model"
-    )
+    judge_model: str | None = Field(None, description="at the same server, answers for the checks; null = model")
     structured: bool = Field(True, description="ask for JSON by a schema; false for models that think aloud first")
     temperature: float = Field(0.7, ge=0, le=2)
     top_p: float = Field(0.95, gt=0, le=1)
@@ -187,6 +229,7 @@ class SynthSettings(Settings):
     layout_share: float = Field(0, ge=0, le=1, description="of the segments, whose questions no model writes")
     checks: Texts = Field(CHECKS, description="what a question must pass; model checks cost requests")
     client: ClientSettings = ClientSettings()
+    vllm: VllmSettings = VllmSettings()
 
     @field_validator("checks")
     @classmethod
@@ -212,51 +255,6 @@ class SynthSettings(Settings):
         if unknown:
             raise ValueError(f"unknown task {unknown[0]!r}; known: {', '.join(TASKS)}; others need synth.prompts")
         return self
-
-
-VLLM_OWN = {  # arguments of `vllm serve` that longdoc sets, and the key under synth.vllm that decides them
-    "--model": "model",
-    "--served-model-name": "served_model_name",
-    "--tensor-parallel-size": "tensor_parallel_size",
-    "-tp": "tensor_parallel_size",
-    "--data-parallel-size": "data_parallel_size",
-    "-dp": "data_parallel_size",
-    "--max-model-len": "max_model_len",
-    "--limit-mm-per-prompt": "",
-    "--allowed-local-media-path": "",
-    "--host": "",
-    "--port": "",
-    "--uds": "",
-    "--api-key": "",
-}
-
-
-class VllmSettings(Settings):
-    """How vLLM is started. Where and how it runs never changes what is asked of it."""
-
-    model: str | None = Field(None, description="folder or hub name")
-    served_model_name: str | None = Field(None, description="null = the folder's name, or the hub name")
-    python: str | None = Field(None, description="interpreter that has vLLM; null = the one that runs longdoc")
-    tensor_parallel_size: int = Field(1, ge=1, description="GPUs that share one copy of the model")
-    data_parallel_size: int = Field(1, ge=1, description="copies of the model")
-    max_model_len: int | None = Field(None, ge=1, description="tokens of prompt and answer; null = the model's limit")
-    extra_args: Texts = Field(
-        (), description='more arguments of `vllm serve`: ["--gpu-memory-utilization", "0.95"]; see synth/vllm_server.py'
-    )
-    start_timeout_s: float = Field(1_800, gt=0, description="for loading the model, its download included")
-    health_timeout_s: float = Field(60, gt=0, description="a server that is silent for so long is started again")
-    stop_timeout_s: float = Field(30, ge=0, description="from SIGTERM to SIGKILL")
-    max_restarts: int = Field(3, ge=0, description="in one run; one more death ends it")
-
-    @field_validator("extra_args")
-    @classmethod
-    def _not_ours(cls, arguments: tuple[str, ...]) -> tuple[str, ...]:
-        for argument in arguments:
-            name = argument.partition("=")[0].replace("_", "-")
-            if name in VLLM_OWN:
-                key = VLLM_OWN[name]
-                raise ValueError(f"{argument!r}: " + (f"use synth.vllm.{key}" if key else "longdoc sets it itself"))
-        return arguments
 
 
 class MessageSettings(Settings):

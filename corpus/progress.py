@@ -69,6 +69,11 @@ class BuildProgress:
             line = f"{self._stage}: {self._done}/{self._total} {self._unit}, {self._note(now)}"
             self._console.print(line, markup=False, soft_wrap=True)
 
+    def say(self, text: str) -> None:
+        """Say in one line what takes a while."""
+        if not self._quiet:
+            self._console.print(clean(text), markup=False, soft_wrap=True)
+
     def end(self, note: str) -> None:
         """Say in one line what a stage came to; the note may quote a document or a question file."""
         if not self._quiet:

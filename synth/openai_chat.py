@@ -35,7 +35,7 @@ import shutil
 import tempfile
 import time
 import urllib.parse
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -315,6 +315,8 @@ class OpenAiChat:
         base_url: str,
         model: str,
         api_key_env: str = "",
+        api_key: str = "",
+        revive: Callable[[], None] | None = None,
         timeout_s: float = 600.0,
         attempts: int = 5,
         backoff_s: float = 1.0,
@@ -334,6 +336,9 @@ class OpenAiChat:
             base_url: of the server, with its `/v1`.
             model: its name there.
             api_key_env: name of the environment variable that holds the key; '' sends none.
+            api_key: the key itself, for a server of ours.
+            revive: called in a thread when there is no connection; returns when the server is there again, or raises
+                `EngineError`.
             timeout_s: for one attempt, from connecting to the last byte.
             attempts: of one request, in all. Attempts that find no server are not counted.
             backoff_s: longest pause after the first failure; it doubles, up to 30 s.
@@ -358,7 +363,8 @@ class OpenAiChat:
 
         self.base_url = checked_base_url(base_url)
         self._model = model
-        self._key = api_key_of(api_key_env)
+        self._key = api_key or api_key_of(api_key_env)
+        self._revive = revive
         self._key_env = api_key_env
         self._timeout_s, self._attempts, self._backoff_s = timeout_s, attempts, backoff_s
         self._images, self._image_folder, self._structured = images, image_folder, structured
@@ -459,7 +465,9 @@ class OpenAiChat:
                 self._away_since, self._failed_in_a_row = None, 0
                 return found
             tries += 1
-            if found.kind == "unreachable":
+            if found.kind == "unreachable" and self._revive:
+                await self._revived(self._revive)
+            elif found.kind == "unreachable":
                 now = time.monotonic()
                 self._away_since = self._away_since or now
                 if now - self._away_since >= self._gone_after_s:
@@ -479,6 +487,12 @@ class OpenAiChat:
             if not self._gone:
                 self._usage.retried(purpose)
                 await self._pause(pause_s(tries, self._backoff_s, found.retry_after_s, self._rng.random()))
+
+    async def _revived(self, revive: Callable[[], None]) -> None:
+        try:
+            await asyncio.to_thread(revive)
+        except EngineError as e:
+            self._give_up(str(e))
 
     async def _turn(self) -> None:
         """Wait until the request before this one is on its way."""

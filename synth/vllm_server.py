@@ -46,30 +46,32 @@ INSIDE_TRACEBACK = (" ", "\t", "Traceback (")
 XGRAMMAR = {"backend": "xgrammar", "disable_any_whitespace": True}  # white space without end is valid JSON
 
 
-def served_name(settings: VllmSettings) -> str:
+def served_name(settings: VllmSettings, model: str) -> str:
     """The name by which requests call the model: as set, else the name of its folder, else its hub name."""
     if settings.served_model_name:
         return settings.served_model_name
-    model = settings.model or ""
     return PurePath(model).name if model.startswith(FOLDER) else model
 
 
-def command_of(settings: VllmSettings, port: int, *, max_images: int, media: Path | None = None) -> list[str]:
+def command_of(
+    settings: VllmSettings, model: str, port: int, *, max_images: int, media: Path | None = None
+) -> list[str]:
     """The command that serves the model; `vllm serve`, without the script that not every build installs.
 
     Arguments of the user come after what they may override and before what they may not: the last one counts.
 
     Args:
+        model: folder or hub name.
         max_images: pages of one request, at most.
         media: folder whose images requests may name by file:// URL; null = none.
     """
     command = [settings.python or sys.executable, "-m", "vllm.entrypoints.cli.main", "serve"]
-    command += [os.path.expanduser(settings.model or "")]
+    command += [os.path.expanduser(model)]
     command += ["--structured-outputs-config", json.dumps(XGRAMMAR)]
     command += ["--generation-config", "vllm"]  # sampling is what a request says, whatever comes with the model
     command += ["--disable-uvicorn-access-log"]
     command += settings.extra_args
-    command += ["--host", HOST, "--port", str(port), "--served-model-name", served_name(settings)]
+    command += ["--host", HOST, "--port", str(port), "--served-model-name", served_name(settings, model)]
     command += ["--tensor-parallel-size", str(settings.tensor_parallel_size)]
     command += ["--data-parallel-size", str(settings.data_parallel_size)]
     if settings.max_model_len is not None:
@@ -92,19 +94,19 @@ class VllmServer:
     """A running vLLM server, as a context manager; ready for requests once it is entered.
 
     Args:
+        model, max_images, media: see `command_of`.
         log: file that everything vLLM prints is added to.
-        max_images, media: see `command_of`.
 
     Raises:
-        ConfigError: no model, no such folder or no such interpreter.
+        ConfigError: no such folder or no such interpreter.
         EngineError: it died before it was ready, or was not ready in time; shows the last lines of its log.
     """
 
-    def __init__(self, settings: VllmSettings, *, log: Path, max_images: int, media: Path | None = None) -> None:
-        if not settings.model:
-            raise ConfigError("synth.backend = 'vllm' needs synth.vllm.model, a folder or a hub name")
-        if settings.model.startswith(FOLDER) and not Path(settings.model).expanduser().is_dir():
-            raise ConfigError(f"synth.vllm.model = {settings.model!r} is not a folder")
+    def __init__(
+        self, settings: VllmSettings, model: str, *, log: Path, max_images: int, media: Path | None = None
+    ) -> None:
+        if model.startswith(FOLDER) and not Path(model).expanduser().is_dir():
+            raise ConfigError(f"synth.model = {model!r} is not a folder")
         python = shutil.which(os.path.expanduser(settings.python or sys.executable))
         if python is None:
             raise ConfigError(f"synth.vllm.python = {settings.python!r} is not an executable file")
@@ -114,14 +116,14 @@ class VllmServer:
         self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as vLLM does: it can bind the port beside us
         self._held.bind((HOST, 0))
         self._port: int = self._held.getsockname()[1]
-        self._command = command_of(self._settings, self._port, max_images=max_images, media=media)
+        self._command = command_of(self._settings, model, self._port, max_images=max_images, media=media)
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0  # where the present process's part of the log begins, bytes
         self._lock = threading.Lock()  # held while the process is changed
         self._stopping = threading.Event()
         self.base_url = f"http://{HOST}:{self._port}/v1"
         self.api_key = secrets.token_urlsafe(32)
-        self.model = served_name(settings)
+        self.model = served_name(settings, model)
         self.restarts = 0
 
     def __enter__(self) -> VllmServer:

@@ -61,7 +61,6 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(media: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
     asked = VllmSettings(
-        model=str(ENVIRONMENT / "model"),
         python=str(ENVIRONMENT / "bin" / "python"),
         max_model_len=4_096,
         extra_args=("--dtype", "bfloat16", "--enforce-eager", *WHOLE_PROMPTS),
@@ -70,7 +69,7 @@ def server(media: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vl
     log = tmp_path_factory.mktemp("logs") / "vllm.log"
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("VLLM_CPU_KVCACHE_SPACE", "1")  # GB
-        with VllmServer(asked, log=log, max_images=MAX_IMAGES, media=media) as made:
+        with VllmServer(asked, str(ENVIRONMENT / "model"), log=log, max_images=MAX_IMAGES, media=media) as made:
             yield made
 
 

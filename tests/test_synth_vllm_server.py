@@ -38,6 +38,9 @@ def model(tmp_path: Path) -> Path:
     return folder
 
 
+QWEN = "Qwen/Qwen2.5-VL-7B-Instruct"
+
+
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
     return tmp_path / "logs" / "vllm.log"
@@ -45,7 +48,7 @@ def log(tmp_path: Path) -> Path:
 
 def settings(model: Path, **more: object) -> VllmSettings:
     python = write_fake_vllm(model / "python")
-    return VllmSettings(model=str(model), python=str(python), **{"stop_timeout_s": 10, **more})  # type: ignore[arg-type]
+    return VllmSettings(python=str(python), **{"stop_timeout_s": 10, **more})  # type: ignore[arg-type]
 
 
 def plan(model: Path, *lines: str) -> None:
@@ -77,19 +80,18 @@ def after(command: list[str], name: str) -> str:
 
 def test_the_command_says_everything(tmp_path: Path) -> None:
     asked = VllmSettings(
-        model="Qwen/Qwen2.5-VL-7B-Instruct",
         python="/opt/vllm/bin/python",
         tensor_parallel_size=2,
         data_parallel_size=4,
         max_model_len=65_536,
         extra_args=("--gpu-memory-utilization", "0.95"),
     )
-    command = command_of(asked, 8123, max_images=15, media=tmp_path)
-    assert command[:5] == [asked.python, "-m", "vllm.entrypoints.cli.main", "serve", asked.model]
+    command = command_of(asked, QWEN, 8123, max_images=15, media=tmp_path)
+    assert command[:5] == [asked.python, "-m", "vllm.entrypoints.cli.main", "serve", QWEN]
     expected = {
         "--host": "127.0.0.1",
         "--port": "8123",
-        "--served-model-name": asked.model,
+        "--served-model-name": QWEN,
         "--tensor-parallel-size": "2",
         "--data-parallel-size": "4",
         "--max-model-len": "65536",
@@ -104,14 +106,14 @@ def test_the_command_says_everything(tmp_path: Path) -> None:
 
 
 def test_what_is_not_set_is_not_said() -> None:
-    command = command_of(VllmSettings(model="m"), 1, max_images=1)
+    command = command_of(VllmSettings(), "m", 1, max_images=1)
     assert command[0] == sys.executable
     assert not {"--max-model-len", "--allowed-local-media-path"} & set(command)
 
 
 def test_extra_arguments_override_defaults_and_nothing_else() -> None:
     extra = ("--structured-outputs-config", "{}", "--hos", "0.0.0.0", "--no-enable-prefix-caching")
-    command = command_of(VllmSettings(model="m", extra_args=extra), 1, max_images=1)
+    command = command_of(VllmSettings(extra_args=extra), "m", 1, max_images=1)
     assert after(command, "--structured-outputs-config") == "{}"
     place = command.index
     assert place("--hos") < place("--host")
@@ -130,7 +132,7 @@ def test_extra_arguments_override_defaults_and_nothing_else() -> None:
 )
 def test_arguments_that_are_ours_are_refused(argument: str, says: str) -> None:
     with pytest.raises(ValidationError, match=re.escape(says)):
-        VllmSettings(model="m", extra_args=("--enforce-eager", argument))
+        VllmSettings(extra_args=("--enforce-eager", argument))
 
 
 @pytest.mark.parametrize(
@@ -143,13 +145,13 @@ def test_arguments_that_are_ours_are_refused(argument: str, says: str) -> None:
     ],
 )
 def test_a_folder_is_served_by_its_own_name(model: str, name: str) -> None:
-    assert served_name(VllmSettings(model=model)) == name
-    assert served_name(VllmSettings(model=model, served_model_name="writer")) == "writer"
+    assert served_name(VllmSettings(), model) == name
+    assert served_name(VllmSettings(served_model_name="writer"), model) == "writer"
 
 
 def test_the_environment_has_the_key_and_no_modules_of_ours() -> None:
     ours = {"PATH": "/bin", "PYTHONPATH": "/ours", "VLLM_API_KEY": "old"}
-    here = environment_of(VllmSettings(model="m"), "key", ours)
+    here = environment_of(VllmSettings(), "key", ours)
     assert here == {
         "PATH": "/bin",
         "PYTHONPATH": "/ours",
@@ -157,14 +159,14 @@ def test_the_environment_has_the_key_and_no_modules_of_ours() -> None:
         "VLLM_NO_USAGE_STATS": "1",
         "PYTHONSAFEPATH": "1",
     }
-    assert "PYTHONPATH" not in environment_of(VllmSettings(model="m", python="/other/python"), "key", ours)
+    assert "PYTHONPATH" not in environment_of(VllmSettings(python="/other/python"), "key", ours)
 
 
 # ----------------------------------------------------------------------------------------------------------- start
 
 
 def test_it_serves_and_leaves_nothing(model: Path, log: Path) -> None:
-    with VllmServer(settings(model), log=log, max_images=15) as server:
+    with VllmServer(settings(model), str(model), log=log, max_images=15) as server:
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/v1", server.base_url)
         assert models_of(server, server.api_key) == [{"id": "Tiny-VL", "object": "model"}]
         with pytest.raises(urllib.error.HTTPError, match="401"):
@@ -179,7 +181,7 @@ def test_it_serves_and_leaves_nothing(model: Path, log: Path) -> None:
 def test_the_key_is_new_each_time_and_on_no_command_line(model: Path, log: Path) -> None:
     keys = []
     for _ in range(2):
-        with VllmServer(settings(model), log=log, max_images=1) as server:
+        with VllmServer(settings(model), str(model), log=log, max_images=1) as server:
             keys.append(server.api_key)
             for pid in (starts(model)[-1]["pid"], server._process and server._process.pid):
                 assert server.api_key not in Path(f"/proc/{pid}/cmdline").read_text()
@@ -191,18 +193,16 @@ def test_the_key_is_new_each_time_and_on_no_command_line(model: Path, log: Path)
     assert not any(key in said for key in keys)
 
 
-def test_no_model_and_no_interpreter_are_the_users_to_mend(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"needs synth\.vllm\.model"):
-        VllmServer(VllmSettings(), log=tmp_path / "log", max_images=1)
-    with pytest.raises(ConfigError, match=r"synth\.vllm\.model = '/no/such' is not a folder"):
-        VllmServer(VllmSettings(model="/no/such"), log=tmp_path / "log", max_images=1)
+def test_no_folder_and_no_interpreter_are_the_users_to_mend(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"synth\.model = '/no/such' is not a folder"):
+        VllmServer(VllmSettings(), "/no/such", log=tmp_path / "log", max_images=1)
     with pytest.raises(ConfigError, match=r"synth\.vllm\.python = '/no/such'"):
-        VllmServer(VllmSettings(model="m", python="/no/such"), log=tmp_path / "log", max_images=1)
+        VllmServer(VllmSettings(python="/no/such"), "m", log=tmp_path / "log", max_images=1)
 
 
 def test_a_death_at_the_start_shows_the_log(model: Path, log: Path) -> None:
     plan(model, "die")
-    with pytest.raises(EngineError) as caught, VllmServer(settings(model), log=log, max_images=1):
+    with pytest.raises(EngineError) as caught, VllmServer(settings(model), str(model), log=log, max_images=1):
         pass
     lines = str(caught.value).splitlines()
     assert lines[0] == f"vLLM was not ready when it ended; it exited with code 3; the end of its log, {log}:"
@@ -215,10 +215,10 @@ def test_an_interpreter_without_vllm_says_so(tmp_path: Path) -> None:
     alone = tmp_path / "python"
     alone.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n')
     alone.chmod(0o755)
-    asked = VllmSettings(model="m", python=str(alone))
+    asked = VllmSettings(python=str(alone))
     with (
         pytest.raises(EngineError, match="No module named 'vllm'"),
-        VllmServer(asked, log=tmp_path / "l", max_images=1),
+        VllmServer(asked, str(model), log=tmp_path / "l", max_images=1),
     ):
         pass
 
@@ -227,15 +227,15 @@ def test_what_cannot_be_executed_says_so(tmp_path: Path) -> None:
     broken = tmp_path / "python"
     broken.write_text("#!/no/such/shell\n")
     broken.chmod(0o755)
-    asked = VllmSettings(model="m", python=str(broken))
+    asked = VllmSettings(python=str(broken))
     with pytest.raises(EngineError, match=r"\| cannot run .*: No such file"):
-        VllmServer(asked, log=tmp_path / "log", max_images=1).__enter__()
+        VllmServer(asked, str(model), log=tmp_path / "log", max_images=1).__enter__()
 
 
 def test_a_log_that_cannot_be_written_says_so(model: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(EngineError, match="cannot be started"):
-        VllmServer(settings(model), log=tmp_path / "file" / "log", max_images=1).__enter__()
+        VllmServer(settings(model), str(model), log=tmp_path / "file" / "log", max_images=1).__enter__()
     assert starts(model) == []
 
 
@@ -245,13 +245,13 @@ def test_a_start_that_hangs_is_ended(model: Path, log: Path) -> None:
     with pytest.raises(
         EngineError, match=r"not ready after 1 s; raise synth\.vllm\.start_timeout_s(.|\n)*start 1: hang"
     ):
-        VllmServer(asked, log=log, max_images=1).__enter__()
+        VllmServer(asked, str(model), log=log, max_images=1).__enter__()
     assert all_gone(model)
 
 
 def test_a_long_log_is_shown_in_part(model: Path, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vllm_server, "LOG_TAIL_BYTES", 1_000)
-    with VllmServer(settings(model), log=log, max_images=1) as server:
+    with VllmServer(settings(model), str(model), log=log, max_images=1) as server:
         with log.open("a") as said:
             said.write("".join(f"line {i}\n" for i in range(100_000)) + "x" * 500 + "\n\x00\n")
         shown = server._last_lines().splitlines()
@@ -285,7 +285,7 @@ def test_of_a_log_the_errors_are_told_and_not_their_tracebacks() -> None:
 
 @pytest.mark.parametrize("who", ["pid", "engine"])
 def test_a_server_that_is_killed_is_started_again_at_the_same_address(model: Path, log: Path, who: str) -> None:
-    with VllmServer(settings(model), log=log, max_images=1) as server:
+    with VllmServer(settings(model), str(model), log=log, max_images=1) as server:
         before = server.base_url, server.api_key
         os.kill(starts(model)[0][who], signal.SIGKILL)
         assert eventually(server._has_ended)
@@ -301,7 +301,7 @@ def test_a_server_that_is_killed_is_started_again_at_the_same_address(model: Pat
 
 def test_deaths_are_counted_and_end_the_run(model: Path, log: Path) -> None:
     plan(model, "serve", "die", "serve", "die")
-    with VllmServer(settings(model, max_restarts=3), log=log, max_images=1) as server:
+    with VllmServer(settings(model, max_restarts=3), str(model), log=log, max_images=1) as server:
         os.kill(starts(model)[0]["pid"], signal.SIGKILL)
         server.ensure_running()
         assert server.restarts == 2  # the first of them died
@@ -315,12 +315,12 @@ def test_deaths_are_counted_and_end_the_run(model: Path, log: Path) -> None:
 
 def test_the_death_that_ends_the_run_shows_its_log(model: Path, log: Path) -> None:
     plan(model, "serve", "die")
-    with VllmServer(settings(model, max_restarts=1), log=log, max_images=1) as server:
+    with VllmServer(settings(model, max_restarts=1), str(model), log=log, max_images=1) as server:
         os.kill(starts(model)[0]["pid"], signal.SIGKILL)
         with pytest.raises(EngineError) as caught:
             server.ensure_running()
     assert "start 2: die" in str(caught.value) and "start 1" not in str(caught.value)
-    with VllmServer(settings(model, max_restarts=0), log=log, max_images=1) as server:
+    with VllmServer(settings(model, max_restarts=0), str(model), log=log, max_images=1) as server:
         os.kill(starts(model)[-1]["pid"], signal.SIGKILL)
         with pytest.raises(EngineError, match="it was killed by SIGKILL"):
             server.ensure_running()
@@ -329,7 +329,7 @@ def test_the_death_that_ends_the_run_shows_its_log(model: Path, log: Path) -> No
 def test_a_silent_server_is_started_again(model: Path, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vllm_server, "PROBE_S", 0.2)
     plan(model, "silent", "serve")
-    with VllmServer(settings(model, health_timeout_s=1), log=log, max_images=1) as server:
+    with VllmServer(settings(model, health_timeout_s=1), str(model), log=log, max_images=1) as server:
         (model / "silent").touch()
         server.ensure_running()
         assert server.restarts == 1
@@ -338,7 +338,7 @@ def test_a_silent_server_is_started_again(model: Path, log: Path, monkeypatch: p
 
 
 def test_many_callers_restart_it_once(model: Path, log: Path) -> None:
-    with VllmServer(settings(model), log=log, max_images=1) as server:
+    with VllmServer(settings(model), str(model), log=log, max_images=1) as server:
         os.kill(starts(model)[0]["pid"], signal.SIGKILL)
         callers = [threading.Thread(target=server.ensure_running) for _ in range(8)]
         for caller in callers:
@@ -350,7 +350,7 @@ def test_many_callers_restart_it_once(model: Path, log: Path) -> None:
 
 
 def test_the_port_stays_ours_while_the_server_is_down(model: Path, log: Path) -> None:
-    with VllmServer(settings(model), log=log, max_images=1) as server:
+    with VllmServer(settings(model), str(model), log=log, max_images=1) as server:
         os.kill(starts(model)[0]["pid"], signal.SIGKILL)
         assert eventually(server._has_ended)
         with socket.socket() as other, pytest.raises(OSError, match="in use"):
@@ -364,7 +364,7 @@ def test_the_port_stays_ours_while_the_server_is_down(model: Path, log: Path) ->
 @pytest.mark.parametrize("how", ["serve", "serve stubborn", "serve escape", "serve stubborn escape"])
 def test_stopping_leaves_nothing(model: Path, log: Path, how: str) -> None:
     plan(model, how)
-    with VllmServer(settings(model, stop_timeout_s=0.3), log=log, max_images=1):
+    with VllmServer(settings(model, stop_timeout_s=0.3), str(model), log=log, max_images=1):
         assert all(map(is_running, processes(model)))
     assert len(processes(model)) == 2
     assert all_gone(model)
@@ -380,7 +380,7 @@ def test_stopping_ends_a_wait_for_the_start(model: Path, log: Path) -> None:
         except EngineError as e:
             caught.append(e)
 
-    with VllmServer(settings(model), log=log, max_images=1) as server:
+    with VllmServer(settings(model), str(model), log=log, max_images=1) as server:
         os.kill(starts(model)[0]["pid"], signal.SIGKILL)
         waiting = threading.Thread(target=wait)
         waiting.start()
@@ -430,7 +430,7 @@ def test_everything_ends_with_its_parent(model: Path, log: Path, how: str, numbe
 
 def test_a_supervisor_that_is_killed_takes_everything_with_it(model: Path, log: Path) -> None:
     plan(model, "serve stubborn")
-    with VllmServer(settings(model), log=log, max_images=1) as server:
+    with VllmServer(settings(model), str(model), log=log, max_images=1) as server:
         assert server._process is not None
         os.kill(server._process.pid, signal.SIGKILL)
         assert eventually(lambda: not is_running(starts(model)[0]["pid"]))

@@ -12,10 +12,12 @@ import asyncio
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack, ExitStack, closing, suppress
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from corpus.config import SynthSettings
@@ -31,6 +33,7 @@ from synth.openai_chat import OpenAiChat
 from synth.prompt_pages import PromptImages
 from synth.tasks import TaskSpec, load_tasks
 from synth.usage import Prices, Spent, projected
+from synth.vllm_server import VllmServer
 from synth.write import without_known, without_repeats
 
 CACHE_FILE = "answers.sqlite"
@@ -109,10 +112,48 @@ def _ask(b: Build, tasks: tuple[TaskSpec, ...], fingerprints: dict[str, str]) ->
     folder = Path(s.client.cache_dir).expanduser() if s.client.cache_dir else cache_folder(b.config.storage)
     with ExitStack() as stack:
         cache = stack.enter_context(closing(AnswerCache(folder / CACHE_FILE)))
-        asking = _Asking(b, tasks, fingerprints, images, cache)
+        reach = stack.enter_context(_vllm(b)) if s.backend == "vllm" else _server(b)
+        asking = _Asking(b, tasks, fingerprints, images, cache, reach)
         thread = stack.enter_context(LoopThread(asking.run))
         images.serve(b.pool, until=thread.is_done)
     thread.result()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reach:
+    """How a server is reached, in the words of `OpenAiChat`; `writer` and `judge` are its names of the models."""
+
+    writer: str
+    judge: str
+    options: dict[str, Any]
+
+
+def _server(b: Build) -> Reach:
+    """A server that somebody else runs."""
+    s = b.config.synth
+    key = s.client.api_key_env or (DEFAULT_KEY if os.environ.get(DEFAULT_KEY) else "")
+    options = {"base_url": s.base_url or "", "api_key_env": key, "images": s.client.images}
+    return Reach(writer=s.model or "", judge=s.judge_model or s.model or "", options=options)
+
+
+@contextmanager
+def _vllm(b: Build) -> Iterator[Reach]:
+    """A server that is started here, and again when it dies; it reads the images from a folder of this machine."""
+    s = b.config.synth
+    log = b.run.scratch("vllm.log")
+    with TemporaryDirectory(prefix="longdoc-pages-") as folder:
+        media = Path(folder)
+        server = VllmServer(s.vllm, model=s.model or "", log=log, max_images=s.max_segment_pages, media=media)
+        b.progress.say(f"starting vLLM with {s.model}; its log is {log}")
+        with server:
+            options = {
+                "base_url": server.base_url,
+                "api_key": server.api_key,
+                "revive": server.ensure_running,
+                "images": "file",
+                "image_folder": media,
+            }
+            yield Reach(writer=server.model, judge=server.model, options=options)
 
 
 class LoopThread:
@@ -172,15 +213,18 @@ class _Asking:
         fingerprints: dict[str, str],
         images: PromptImages,
         cache: AnswerCache,
+        reach: Reach,
     ) -> None:
-        self._b, self._tasks, self._fingerprints, self._images, self._cache = b, tasks, fingerprints, images, cache
+        self._b, self._tasks, self._fingerprints = b, tasks, fingerprints
+        self._images, self._cache, self._reach = images, cache, reach
 
     async def run(self) -> None:
         s = self._b.config.synth
         room = asyncio.Semaphore(s.client.max_documents)
         async with AsyncExitStack() as stack:
-            writer = await self._connect(stack, s.model or "")
-            judge = await self._connect(stack, s.judge_model) if s.judge_model else writer
+            names = (self._reach.writer, self._reach.judge)
+            models = {name: await self._connect(stack, name) for name in dict.fromkeys(names)}
+            writer, judge = (models[name] for name in names)
             questioner = Questioner(writer=writer, judge=judge, tasks=self._tasks, settings=s, seed=self._b.config.seed)
             async with asyncio.TaskGroup() as group:
                 for name in self._fingerprints:
@@ -194,17 +238,15 @@ class _Asking:
         """A model at the server, through the cache."""
         s = self._b.config.synth
         chat = OpenAiChat(
-            base_url=s.base_url or "",
             model=model,
-            api_key_env=s.client.api_key_env or (DEFAULT_KEY if os.environ.get(DEFAULT_KEY) else ""),
             timeout_s=s.client.timeout_s,
             attempts=s.client.attempts,
             backoff_s=s.client.backoff_s,
             max_in_flight=s.client.max_in_flight,
             max_image_bytes=s.client.image_mb << 20,
-            images=s.client.images,
             gone_after_s=s.client.give_up_s,
             usage=self._b.usage,
+            **self._reach.options,
         )
         await stack.enter_async_context(chat)
         cached = CachedChat(chat, self._cache, self._b.usage)
