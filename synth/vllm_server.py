@@ -63,7 +63,7 @@ def command_of(
     Args:
         model: folder or hub name.
         max_images: pages of one request, at most.
-        media: folder whose images requests may name by file:// URL; null = none.
+        media: folder whose images requests may name by file:// URL, if any.
     """
     command = [settings.python or sys.executable, "-m", "vllm.entrypoints.cli.main", "serve"]
     command += [os.path.expanduser(model)]
@@ -172,7 +172,7 @@ class VllmServer:
         try:
             self._log.parent.mkdir(parents=True, exist_ok=True)
             with self._log.open("ab") as log:
-                log.write(f"longdoc starts: {shlex.join(self._command)}\n".encode())
+                log.write(f"longdoc starts: {shlex.join(self._command)}\n".encode(errors="replace"))
                 log.flush()
                 self._log_start = log.tell()
                 self._process = self._supervised(log)

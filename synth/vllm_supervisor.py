@@ -6,6 +6,7 @@ vLLM starts engine processes, which may outlive it and keep a GPU's memory. This
 own that holds them all, adopts those whose parents die, and ends them when its standard input ends (the parent is
 gone, even by kill -9), when it is told to by a signal, or when the command itself ends: first SIGTERM, then SIGKILL
 after the grace time. It exits when nothing is left, with the command's exit code, or 128 + N for signal N, as a shell.
+Temporary files are in a folder that ends with it: vLLM leaves its sockets there, some at every start.
 
 Standard library only, because it must start fast and never fail.
 """
@@ -19,6 +20,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -39,15 +41,17 @@ def supervise(parent: int, grace_s: float, command: list[str]) -> int:
     if os.getppid() != parent:
         return 0
     die = functools.partial(_die_with, os.getpid())
-    try:
-        server = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=die)
-    except OSError as e:
-        print(f"cannot run {command[0]}: {e.strerror}", file=sys.stderr)  # noqa: T201 (the log is where it goes)
-        return CANNOT_RUN
-    code = None
-    while code is None and not told.is_set() and os.getppid() == parent and not _input_ended():
-        code = (_reap() or {}).get(server.pid)
-    _end_all(grace_s)
+    with tempfile.TemporaryDirectory(prefix="vllm-", ignore_cleanup_errors=True) as scratch:
+        environment = {**os.environ, "TMPDIR": scratch}
+        try:
+            server = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, preexec_fn=die)
+        except OSError as e:
+            print(f"cannot run {command[0]}: {e.strerror}", file=sys.stderr)  # noqa: T201 (the log is where it goes)
+            return CANNOT_RUN
+        code = None
+        while code is None and not told.is_set() and os.getppid() == parent and not _input_ended():
+            code = (_reap() or {}).get(server.pid)
+        _end_all(grace_s)
     if code is None:
         return 0
     return code if code >= 0 else 128 - code

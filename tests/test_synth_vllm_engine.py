@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import io
 import json
 import os
 import signal
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,16 @@ def group(server: VllmServer) -> dict[int, str]:
     return found
 
 
+def listening(pids: Iterable[int]) -> list[str]:
+    """Addresses, as /proc writes them, at which these processes listen for TCP connections."""
+    held = set()
+    for descriptor in (d for pid in pids for d in Path(f"/proc/{pid}/fd").iterdir()):
+        with contextlib.suppress(OSError):  # it was closed meanwhile
+            held.add(os.readlink(descriptor))
+    rows = [row.split() for v in ("tcp", "tcp6") for row in Path(f"/proc/net/{v}").read_text().splitlines()[1:]]
+    return [row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in held]
+
+
 def test_answers_about_images_follow_the_schema(server: VllmServer, media: Path) -> None:
     pages = [media / f"{number}.png" for number in (7, 8, 9)]
 
@@ -173,7 +184,11 @@ def test_the_questions_of_a_segment_share_its_pages(server: VllmServer, media: P
     assert metric(server, "vllm:prefix_cache_hits_total") - before > 2.5 * PAGE  # in blocks of 128 tokens
 
 
-def test_nobody_without_the_key_is_answered(server: VllmServer) -> None:
+def test_nobody_else_is_answered(server: VllmServer) -> None:
+    port = int(server.base_url.removesuffix("/v1").rpartition(":")[2])
+    addresses = listening(group(server))
+    assert f"0100007F:{port:04X}" in addresses
+    assert {address.partition(":")[0] for address in addresses} == {"0100007F"}  # 127.0.0.1
     with pytest.raises(AuthenticationError):
         ask(server, [], key="guessed")
 

@@ -64,6 +64,11 @@ def all_gone(model: Path) -> bool:
     return not any(map(is_running, processes(model)))
 
 
+def scratch(model: Path) -> list[Path]:
+    """Where the server keeps temporary files, each time."""
+    return [Path(note["environment"]["TMPDIR"]) for note in starts(model)]
+
+
 def models_of(server: VllmServer, key: str) -> object:
     request = urllib.request.Request(f"{server.base_url}/models", headers={"Authorization": f"Bearer {key}"})
     with urllib.request.urlopen(request, timeout=LONG_S) as answer:
@@ -366,8 +371,11 @@ def test_stopping_leaves_nothing(model: Path, log: Path, how: str) -> None:
     plan(model, how)
     with VllmServer(settings(model, stop_timeout_s=0.3), str(model), log=log, max_images=1):
         assert all(map(is_running, processes(model)))
+        (folder,) = scratch(model)
+        (folder / "socket").touch()
     assert len(processes(model)) == 2
     assert all_gone(model)
+    assert not folder.exists()
 
 
 def test_stopping_ends_a_wait_for_the_start(model: Path, log: Path) -> None:
@@ -422,7 +430,7 @@ def test_everything_ends_with_its_parent(model: Path, log: Path, how: str, numbe
         assert process.poll() is None and all(map(is_running, processes(model)))
         process.send_signal(number)
         process.wait(LONG_S)
-        assert eventually(lambda: all_gone(model))
+        assert eventually(lambda: all_gone(model) and not scratch(model)[0].exists())
     finally:
         process.kill()
         process.communicate()
