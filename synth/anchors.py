@@ -16,7 +16,7 @@ from corpus.blocks import HEADING_KINDS, flatten
 from corpus.records import Block, Page, Section
 from corpus.sections import RUNNING_HEADING_PAGES, normalised_title
 from synth.document_index import CONTENTS_LINE
-from synth.grounding import STOP_WORDS, PageText, contains, tokens
+from synth.grounding import STOP_WORDS, PageText, contains, joined, tokens
 from synth.quantities import chinese_number, folded
 
 # What only the question writer saw: the reader of the question has the whole document.
@@ -71,7 +71,9 @@ class Place:
     """A title and the pages that its section touches; `number` is the section's own, '' where it has none."""
 
     title: str
-    key: str
+    bare: str  # without its number
+    words: str  # of the bare title, joined
+    content: frozenset[str]
     number: str
     first: int
     last: int
@@ -132,9 +134,10 @@ class DocumentText:
     def titles(self, text: str) -> list[Name]:
         """Sections whose titles stand in a text."""
         found: dict[str, list[Place]] = defaultdict(list)
+        words = joined(tokens(text))
         for place in self._places:
-            if place.key and _mentions(text, place):
-                found[place.key].append(place)
+            if place.words and place.words in words and _mentions(text, place):
+                found[place.words].append(place)
         return [Name(places[0].title, tuple((p.first, p.last) for p in places)) for places in found.values()]
 
     def titled(self, anchor: str) -> list[Name]:
@@ -144,8 +147,8 @@ class DocumentText:
             own = _content(part)
             if not own or LABEL.search(folded(part)):
                 continue
-            same = [p for p in self._places if _content(p.title) == own]
-            near = [p for p in self._places if own < _content(p.title) and 2 * len(own) >= len(_content(p.title))]
+            same = [p for p in self._places if p.content == own]
+            near = [p for p in self._places if own < p.content and 2 * len(own) >= len(p.content)]
             if places := same or near:
                 names.append(Name(part.strip(), tuple((p.first, p.last) for p in places)))
         return names
@@ -215,7 +218,8 @@ def _places(pages: Sequence[Page], sections: Sequence[Section], num_pages: int) 
         last = max(first, after[0] if below else after[0] - 1)
         bare = _bare(title)
         if last - first + 1 < WHOLE_DOCUMENT * num_pages or num_pages < 3:
-            places.append(Place(title, normalised_title(bare), _number(title), first, last))
+            words, content = joined(tokens(bare)), frozenset(_content(title))
+            places.append(Place(title, bare, words, content, _number(title), first, last))
     return places
 
 
@@ -254,13 +258,11 @@ def _content(text: str) -> set[str]:
 
 def _mentions(text: str, place: Place) -> bool:
     """Whether the title stands in the text; a title of one word must look like one there."""
-    bare = _bare(place.title)
-    if not contains(text, bare):
+    if not contains(text, place.bare):
         return False
-    words = tokens(bare)
-    if len(words) > 1 or (place.number and contains(text, place.title)):
+    if len(tokens(place.bare)) > 1 or (place.number and contains(text, place.title)):
         return True
-    capital = bare[:1].upper() + bare[1:]
+    capital = place.bare[:1].upper() + place.bare[1:]
     return bool(re.search(rf"(?<![A-Za-z]){re.escape(capital)}(?![A-Za-z])", folded(text)))
 
 
