@@ -36,11 +36,16 @@ PAGES = re.compile(
     re.IGNORECASE,
 )
 COUNTED_FROM = re.compile(r"\b(?:as|at|from|being) page 1\b(?!\d)", re.IGNORECASE)  # how pages are counted
+# A title of one word: with a capital, quoted, or called a section; "cars" in "how many cars" is none.
+LIKE_A_TITLE = (
+    r"(?<![A-Za-z])(?:{1}(?![A-Za-z])|(?:(?i:sections?|chapters?|parts?|headings?)|[Ii]n the|under)\b[^.?!]{{0,12}}"
+    r"(?<![A-Za-z])(?i:{0})(?![A-Za-z])|(?i:{0})[\"'”’]? (?:section|chapter|part)\b)|[\"'“‘](?i:{0})[\"'”’]"
+)
 ANCHOR_BREAK = re.compile(r"[;；]")
 PAGE_RANGE = re.compile(rf"({NUMBER}) ?(?:to|through|-|–|—|至|到) ?(?:pages? |第)?({NUMBER})")
 LABEL = re.compile(
     r"(?<![A-Za-z])(?P<kind>table|tab\.|figure|fig\.|chart|exhibit|box|scheme) ?"
-    r"(?P<number>[A-Z]?\d{1,3}(?:[-.]\d{1,3})*)(?![\d])"
+    r"(?P<number>(?:[A-Z][.-]?)?\d{1,3}(?:[-.]\d{1,3})*)(?!\d)"
     r"|(?<![代发列地])(?P<chinese>[表图]) ?(?P<number2>\d{1,3}(?:[-.]\d{1,3})*)(?!\d)",
     re.IGNORECASE,
 )
@@ -252,8 +257,9 @@ def _is_caption(text: str) -> bool:
 
 
 def _content(text: str) -> set[str]:
-    """The words of a title that tell it from others."""
-    return {w for w in tokens(text) if w not in GENERIC and not w[0].isdecimal()}
+    """The words of a title, or of several, that tell it from others."""
+    bare = " ".join(_bare(part) for part in ANCHOR_BREAK.split(text))
+    return {w for w in tokens(bare) if w not in GENERIC and not w[0].isdecimal()}
 
 
 def _mentions(text: str, place: Place) -> bool:
@@ -295,6 +301,9 @@ def anchor_problem(question: str, anchor: str, evidence: Sequence[int], document
 def _echoes(question: str, anchor: str) -> bool:
     """Whether the question repeats most words of its anchor, labels, units and the like left out."""
     wanted = _content(without_names(re.sub(r"\([^()]*\)", " ", folded(anchor)))) - STOP_WORDS
+    word = min(wanted, default="")
+    if len(wanted) == 1 and word < "\u3000":
+        return bool(re.search(LIKE_A_TITLE.format(re.escape(word), re.escape(word.capitalize())), folded(question)))
     return bool(wanted) and 3 * len(wanted & set(tokens(question))) >= 2 * len(wanted)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from synth.anchors import without_names
-from synth.grounding import contains, tokens
+from synth.grounding import STOP_WORDS, contains, tokens
 from synth.quantities import Quantity, folded, quantities
 
 SIGNS = re.compile(r"\b(?:per ?cent(?:age)?|currency|%)[- ]signs?\b|百分号", re.IGNORECASE)  # how to write the answer
@@ -25,6 +25,9 @@ MAX_STEPS = 60  # results of a first step that a second one uses
 QUOTED = re.compile(r"[\"“「《][^\"”」》]{1,300}[\"”」》]")  # names of rows and tables say nothing about the operation
 NUMBERING = re.compile(r"^\d{1,2}(?:(?:\.\d{1,2})+[.)]?|[.)]) (?=\D)")
 PAGE_COUNT = re.compile(r"\bhow many pages\b|多少页|几页", re.IGNORECASE)
+UNIT_NOTE = re.compile(r"\([^()]*\)")
+POINTS = re.compile(r"\bper ?cent(?:age)? points?\b|百分点", re.IGNORECASE)  # a difference, not a change in percent
+COUNTABLE = 20  # a larger number is no count of what is quoted
 REACH = 24  # characters from "more than" to its number
 SMALL = Decimal("1e-9")
 
@@ -116,7 +119,9 @@ def recompute(
     intents = _intents(QUOTED.sub(" ", asked))
     if len(years) == 1 and re.search(CHANGE, asked, re.IGNORECASE):
         years = [years[0] - 1, years[0]]  # "by how much did it fall in 2023?"
-    rows = [_columns(r, years, _header(q, texts)) for q, r in zip(quotes, rows, strict=True) if r]
+    named = "" if "per" in intents else asked  # hours and birds are two columns of "birds per hour"
+    meant_rows = [_columns(r, _header(q, texts), years, named) for q, r in zip(quotes, rows, strict=True) if r]
+    rows = meant_rows if sum(map(len, meant_rows)) > 1 else [r for r in rows if r]
     if answer_format == "String":
         return _compared(asked, answer, [q for q in quotes if _operands(q)], rows)
     wanted = quantities(folded(answer))
@@ -125,6 +130,8 @@ def recompute(
     given = [q for q in quantities(asked) if not q.is_year and any(c.isdigit() for c in asked[q.start : q.end])]
     strong = [i for i in intents if i not in WEAK]
     steps = len(strong) > 1 or (len(strong) == 1 and "sum" in intents)
+    if intents == ["count"] and wanted[0].value > COUNTABLE:
+        intents = []  # "how many were there in 2017" asks for any calculation
     meant = [*strong, "per"] if strong == ["mean"] and "per" in intents else strong or intents
     tried = 0
     for plain in (False, True):  # in a table "in millions" the answer is 12.4, not 12400000
@@ -147,9 +154,15 @@ def recompute(
 def _intents(asked: str) -> list[str]:
     """The operations that the wording may mean: "how many times larger" is a ratio, "fell by 5 %" a change."""
     found = [name for name, pattern in INTENTS.items() if pattern.search(asked)]
-    if {"change", "ratio"} & set(found) and not re.search(DIFFERENCE, asked, re.IGNORECASE):
+    if (
+        {"change", "ratio"} & set(found)
+        and not POINTS.search(asked)
+        and not re.search(DIFFERENCE, asked, re.IGNORECASE)
+    ):
         found = [name for name in found if name != "difference"]
-    return [name for name in found if name != "share" or "change" not in found]
+    if POINTS.search(asked):
+        return [name for name in found if name not in ("change", "share")]
+    return [name for name in found if name != "share" or not {"change", "mean"} & set(found)]
 
 
 def _operands(quote: str) -> list[Quantity]:
@@ -172,25 +185,34 @@ def _equal(result: Decimal, goal: Decimal, decimals: int) -> bool:
 # ---------------------------------------------------------------------------------------------------------- columns
 
 
-def _header(quote: str, texts: Sequence[str]) -> list[int]:
-    """The years of the columns of the table that holds the quoted row, [] where there is no such table."""
+def _header(quote: str, texts: Sequence[str]) -> list[str]:
+    """Names of the columns of the table that holds the quoted row, [] where there is no such table."""
     wanted = {w for w in tokens(quote) if w[0].isdecimal()}
-    for block in (block for text in texts for block in text.split("\n\n")):
-        lines = block.split("\n")
-        if any(wanted <= set(tokens(line)) for line in lines[1:]):
-            for line in lines:
-                found = quantities(folded(line))
-                years = [int(q.value) for q in found if q.is_year]
-                if len(years) == len(found) == len(set(years)) > 1:
-                    return years
+    for lines in (block.split("\n") for text in texts for block in text.split("\n\n")):
+        row = next((line for line in lines[1:] if wanted <= set(tokens(line))), None)
+        if row is None:
+            continue
+        for line in lines[: lines.index(row)]:
+            found = quantities(folded(line))
+            years = {q.value for q in found if q.is_year}
+            if len(years) == len(found) > 1:
+                return [str(q.value) for q in found]
+            if "\t" in row and line.count("\t") == row.count("\t"):
+                return line.split("\t")[1:]
     return []
 
 
-def _columns(row: list[Quantity], years: Sequence[int], header: Sequence[int]) -> list[Quantity]:
-    """The numbers of a row for the years that the question names, in the order of the years; else all of them."""
-    if len(row) != len(header) or not years or not set(years) <= set(header):
+def _columns(row: list[Quantity], names: Sequence[str], years: Sequence[int], asked: str) -> list[Quantity]:
+    """The numbers of a row in the columns that the question names by their years, in that order, or by their words."""
+    if len(row) != len(names):
         return row
-    return [row[header.index(y)] for y in years]
+    of_year = {q.value: i for i, name in enumerate(names) for q in quantities(folded(name)) if q.is_year}
+    if years and set(years) <= of_year.keys():
+        return [row[of_year[Decimal(y)]] for y in years]
+    words = set(tokens(asked))
+    own = [set(tokens(UNIT_NOTE.sub(" ", folded(name)))) - STOP_WORDS for name in names]
+    named = [q for q, name in zip(row, own, strict=True) if name and name <= words]
+    return named or row
 
 
 # ------------------------------------------------------------------------------------------------------- operations
