@@ -50,15 +50,15 @@ LABEL = re.compile(
     re.IGNORECASE,
 )
 NUMBERED_SECTION = re.compile(
-    r"\b(?:sections?|chapters?|sec\.|parts?|appendix|annex|clause|article|note) "
-    r"(?P<number>[A-Z]?\d{1,2}(?:\.\d{1,2})*|[A-Z](?![a-z]))"
-    r"(?![\d-])|(?P<dotted>\d{1,2}(?:\.\d{1,2})+) ?节|第(?P<chinese>[一二三四五六七八九十百\d]{1,5})(?P<unit>[章节部])",
+    r"\b(?P<word>section|chapter|sec\.|part|appendix|annex|clause|article|note)s? "
+    r"(?P<number>[A-Z]?\d{1,2}(?:\.\d{1,2})*|[A-Z](?![a-z]))(?![\d-])"
+    r"|(?P<dotted>\d{1,2}(?:\.\d{1,2})+) ?节|第(?P<chinese>[一二三四五六七八九十百\d]{1,5})(?P<unit>[章节部])",
     re.IGNORECASE,
 )
 TITLE_NUMBER = re.compile(
-    r"^(?:(?:section|chapter|part|appendix|annex|clause|article|note) )?"
-    r"(?P<number>[A-Z]?\d{1,2}(?:\.\d{1,2})*|[A-Z](?=[. ]))\.?(?= )|"
-    r"^第(?P<chinese>[一二三四五六七八九十百\d]{1,5})(?P<unit>[章节部])",
+    r"(?:(?P<word>section|chapter|part|appendix|annex|clause|article|note) )?"
+    r"(?P<number>[A-Z]?\d{1,2}(?:\.\d{1,2})*|[A-Z])(?P<end>[.:)]?)(?= |$)"
+    r"|第(?P<chinese>[一二三四五六七八九十百\d]{1,5})(?P<unit>[章节部])",
     re.IGNORECASE,
 )
 SENTENCE = re.compile(
@@ -79,6 +79,7 @@ class Place:
     bare: str  # without its number
     words: str  # of the bare title, joined
     content: frozenset[str]
+    word: str  # "note" in "Note 5: Staff"
     number: str
     first: int
     last: int
@@ -117,15 +118,17 @@ class DocumentText:
         for m in LABEL.finditer(text):
             names.append(Name(m[0], tuple(self._captions.get(_label(m), ())) or self._mentions_of(m[0])))
         for m in NUMBERED_SECTION.finditer(text):
-            number = m["number"] or m["dotted"] or _chinese(m["chinese"]) + (m["unit"] or "")
-            found = [p for p in self._places if p.number.casefold() == number.casefold()]
+            number = (m["number"] or m["dotted"] or _chinese(m["chinese"]) + m["unit"]).casefold()
+            alike = [p for p in self._places if p.number == number]
+            word = (m["word"] or "").casefold().replace("sec.", "section")
+            found = [p for p in alike if p.word == word] or alike
             if found:  # else its heading was not recognised, which is no fault of the question
                 names.append(Name(m[0], tuple((p.first, p.last) for p in found)))
         return names
 
     def numbered(self, question: str, anchor: str) -> list[Name]:
         """The section of the anchor's number ("5.1 Modes"), where the question says "in 5.1"."""
-        number = _number(anchor)
+        number = _parted(anchor)[1]
         if "." not in number or number not in tokens(question):
             return []
         found = [p for p in self._places if p.number == number]
@@ -193,16 +196,14 @@ def _chinese(text: str) -> str:
     return text if value is None else str(value)
 
 
-def _number(title: str) -> str:
-    m = TITLE_NUMBER.match(folded(title))
-    if not m:
-        return ""
-    return m["number"] or _chinese(m["chinese"]) + m["unit"]
-
-
-def _bare(title: str) -> str:
-    """A title without its number."""
-    return TITLE_NUMBER.sub("", folded(title)).strip(" .:：-")
+def _parted(title: str) -> tuple[str, str, str]:
+    """The word, the number and the rest of a title: "Note 5: Staff" is note, 5, Staff; a bare "A" is an article."""
+    title = folded(title)
+    m = TITLE_NUMBER.match(title)
+    if not m or (m["number"] and m["number"].isalpha() and not m["word"] and not m["end"]):
+        return "", "", title
+    number = m["number"] or _chinese(m["chinese"]) + m["unit"]
+    return (m["word"] or "").casefold(), number.casefold(), title[m.end() :].strip(" .:-")
 
 
 def _places(pages: Sequence[Page], sections: Sequence[Section], num_pages: int) -> list[Place]:
@@ -221,10 +222,10 @@ def _places(pages: Sequence[Page], sections: Sequence[Section], num_pages: int) 
         after = next(((page, other) for page, rank, other in starts[i + 1 :] if rank <= level), (num_pages, ""))
         below = after[0] in tops and tops[after[0]] != normalised_title(after[1])  # this one's end stands above it
         last = max(first, after[0] if below else after[0] - 1)
-        bare = _bare(title)
+        word, number, bare = _parted(title)
         if last - first + 1 < WHOLE_DOCUMENT * num_pages or num_pages < 3:
             words, content = joined(tokens(bare)), frozenset(_content(title))
-            places.append(Place(title, bare, words, content, _number(title), first, last))
+            places.append(Place(title, bare, words, content, word, number, first, last))
     return places
 
 
@@ -258,7 +259,7 @@ def _is_caption(text: str) -> bool:
 
 def _content(text: str) -> set[str]:
     """The words of a title, or of several, that tell it from others."""
-    bare = " ".join(_bare(part) for part in ANCHOR_BREAK.split(text))
+    bare = " ".join(_parted(part)[2] for part in ANCHOR_BREAK.split(text))
     return {w for w in tokens(bare) if w not in GENERIC and not w[0].isdecimal()}
 
 

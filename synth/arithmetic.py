@@ -25,6 +25,7 @@ MAX_STEPS = 60  # results of a first step that a second one uses
 QUOTED = re.compile(r"[\"“「《][^\"”」》]{1,300}[\"”」》]")  # names of rows and tables say nothing about the operation
 NUMBERING = re.compile(r"^\d{1,2}(?:(?:\.\d{1,2})+[.)]?|[.)]) (?=\D)")
 PAGE_COUNT = re.compile(r"\bhow many pages\b|多少页|几页", re.IGNORECASE)
+YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
 UNIT_NOTE = re.compile(r"\([^()]*\)")
 POINTS = re.compile(r"\bper ?cent(?:age)? points?\b|百分点", re.IGNORECASE)  # a difference, not a change in percent
 COUNTABLE = 20  # a larger number is no count of what is quoted
@@ -83,6 +84,7 @@ SMALLEST = re.compile(
     r"shorter|lighter)\b|最[少低小短轻慢早]|更[少低小短轻慢]",
     re.IGNORECASE,
 )
+FALL = re.compile(r"\b(?:decreas|declin|drop|fall|fell|reduc|los[st])\w*|下降|减少|降低|降幅", re.IGNORECASE)
 CHOICE = re.compile(r"\b(?:which|who|whose|what|where|when|name the)\b|哪|谁|什么|何", re.IGNORECASE)
 WEAK = ("sum", "count", "per")  # "total revenue", "how many", "per hour": asked for only where nothing else is
 
@@ -120,10 +122,11 @@ def recompute(
     if len(years) == 1 and re.search(CHANGE, asked, re.IGNORECASE):
         years = [years[0] - 1, years[0]]  # "by how much did it fall in 2023?"
     named = "" if "per" in intents else asked  # hours and birds are two columns of "birds per hour"
-    meant_rows = [_columns(r, _header(q, texts), years, named) for q, r in zip(quotes, rows, strict=True) if r]
+    pairs = [(q, r) for q, r in zip(quotes, rows, strict=True) if r]
+    meant_rows = [_columns(r, _header(q, len(r), texts), years, named) for q, r in pairs]
     rows = meant_rows if sum(map(len, meant_rows)) > 1 else [r for r in rows if r]
     if answer_format == "String":
-        return _compared(asked, answer, [q for q in quotes if _operands(q)], rows)
+        return _compared(asked, answer, [q for q in quotes if _operands(q)], rows, years)
     wanted = quantities(folded(answer))
     if answer_format == "List" or len(wanted) != 1:
         return Recomputed(None, "the answer is no single number")
@@ -132,7 +135,9 @@ def recompute(
     steps = len(strong) > 1 or (len(strong) == 1 and "sum" in intents)
     if intents == ["count"] and wanted[0].value > COUNTABLE:
         intents = []  # "how many were there in 2017" asks for any calculation
-    meant = [*strong, "per"] if strong == ["mean"] and "per" in intents else strong or intents
+    meant = strong or intents
+    if strong == ["mean"]:  # "on average" may be said of what is divided or compared
+        meant = ["mean", "difference", *(["per"] if "per" in intents else [])]
     tried = 0
     for plain in (False, True):  # in a table "in millions" the answer is 12.4, not 12400000
         values = [[_value(q, plain) for q in r] for r in rows]
@@ -185,34 +190,38 @@ def _equal(result: Decimal, goal: Decimal, decimals: int) -> bool:
 # ---------------------------------------------------------------------------------------------------------- columns
 
 
-def _header(quote: str, texts: Sequence[str]) -> list[str]:
-    """Names of the columns of the table that holds the quoted row, [] where there is no such table."""
+def _header(quote: str, count: int, texts: Sequence[str]) -> list[str]:
+    """Names of the columns that the `count` numbers of a quoted row stand in, [] where no table tells."""
     wanted = {w for w in tokens(quote) if w[0].isdecimal()}
     for lines in (block.split("\n") for text in texts for block in text.split("\n\n")):
-        row = next((line for line in lines[1:] if wanted <= set(tokens(line))), None)
-        if row is None:
-            continue
-        for line in lines[: lines.index(row)]:
-            found = quantities(folded(line))
-            years = {q.value for q in found if q.is_year}
-            if len(years) == len(found) > 1:
+        row = next((i for i, line in enumerate(lines) if i and wanted <= set(tokens(line))), 0)
+        for line in lines[:row]:
+            found = quantities(UNIT_NOTE.sub(" ", folded(line)))
+            cells = [c for c in line.split("\t") if c.strip()]
+            if not all(q.is_year for q in found):
+                continue
+            if len(found) == count > 1 and len({q.value for q in found}) == count and len(cells) < count:
                 return [str(q.value) for q in found]
-            if "\t" in row and line.count("\t") == row.count("\t"):
-                return line.split("\t")[1:]
+            if len(cells) in (count, count + 1):
+                return cells[-count:]  # without the name of the rows
+            if len(cells) > count and all(YEAR.search(c) for c in cells[-count:]):
+                return cells[-count:]  # a cell before the first year is empty in this row
     return []
 
 
 def _columns(row: list[Quantity], names: Sequence[str], years: Sequence[int], asked: str) -> list[Quantity]:
-    """The numbers of a row in the columns that the question names by their years, in that order, or by their words."""
+    """The numbers of a row in the columns that the question names by their words and years, in the order of years."""
     if len(row) != len(names):
         return row
-    of_year = {q.value: i for i, name in enumerate(names) for q in quantities(folded(name)) if q.is_year}
-    if years and set(years) <= of_year.keys():
-        return [row[of_year[Decimal(y)]] for y in years]
-    words = set(tokens(asked))
     own = [set(tokens(UNIT_NOTE.sub(" ", folded(name)))) - STOP_WORDS for name in names]
-    named = [q for q, name in zip(row, own, strict=True) if name and name <= words]
-    return named or row
+    of_year = [next((int(m[0]) for m in YEAR.finditer(name)), 0) for name in names]
+    words = set(tokens(asked)) | {str(y) for y in years}
+    named = [i for i, name in enumerate(own) if name and name <= words]
+    if not named and len(set(of_year)) == len(names):
+        named = [i for i, year in enumerate(of_year) if year in years]
+    if set(years) <= {of_year[i] for i in named}:
+        named.sort(key=lambda i: of_year[i])
+    return [row[i] for i in named] or row
 
 
 # ------------------------------------------------------------------------------------------------------- operations
@@ -312,7 +321,9 @@ def _counts(rows: Sequence[Sequence[Decimal]], asked: str) -> Iterator[Result]:
 # ------------------------------------------------------------------------------------------------------ comparisons
 
 
-def _compared(asked: str, answer: str, quotes: Sequence[str], operands: Sequence[Sequence[Quantity]]) -> Recomputed:
+def _compared(
+    asked: str, answer: str, quotes: Sequence[str], operands: Sequence[Sequence[Quantity]], years: Sequence[int]
+) -> Recomputed:
     """Whether the quoted row that the answer names is the largest or smallest in anything that may be meant."""
     largest, smallest = bool(LARGEST.search(asked)), bool(SMALLEST.search(asked))
     if not CHOICE.search(asked) or largest == smallest:
@@ -322,19 +333,29 @@ def _compared(asked: str, answer: str, quotes: Sequence[str], operands: Sequence
     named = [i for i, quote in enumerate(quotes) if contains(quote, answer)]
     if len(rows) < 2 or len(widths) != 1 or 0 in widths or len(named) != 1:
         return Recomputed(None, "the quotes are not one row for each that is compared")
-    columns = list(zip(*rows, strict=True))
-    gaps = INTENTS["difference"].search(asked) or INTENTS["change"].search(asked)
-    scores: list[list[Decimal]] = [] if gaps else [list(c) for c in columns]
-    for a, b in itertools.permutations(columns, 2):
-        scores.append([x - y for x, y in zip(a, b, strict=True)])
-        scores.append([abs(x - y) for x, y in zip(a, b, strict=True)])
-        if all(b):
-            scores.append([x / y for x, y in zip(a, b, strict=True)])
-    if gaps and len(columns) == 1:
-        scores = [list(columns[0])]
+    scores = _scores(list(zip(*rows, strict=True)), asked, in_time=len(years) == 2)
     best = max if largest else min
     if any(score[named[0]] == best(score) for score in scores):
         return Recomputed(True, "compared")
     return Recomputed(
         False, f"{answer} is not the {'largest' if largest else 'smallest'} of the quoted rows in anything"
     )
+
+
+def _scores(columns: Sequence[Sequence[Decimal]], asked: str, in_time: bool) -> list[list[Decimal]]:
+    """What the rows may be compared by: a column, or how two columns differ; `in_time`: they are two years in order."""
+    between = any(INTENTS[name].search(asked) for name in ("difference", "change", "ratio", "share", "per"))
+    if len(columns) == 1 or not between:
+        return [list(c) for c in columns]
+    pairs = list(itertools.permutations(columns, 2))
+    if in_time and len(columns) == 2 and not re.search(DIFFERENCE, asked, re.IGNORECASE):
+        earlier, later = columns
+        pairs = [(earlier, later)] if FALL.search(asked) else [(later, earlier)]
+    scores = []
+    for a, b in pairs:
+        scores.append([x - y for x, y in zip(a, b, strict=True)])
+        if len(pairs) > 1:
+            scores.append([abs(x - y) for x, y in zip(a, b, strict=True)])
+        if all(b):
+            scores.append([x / y for x, y in zip(a, b, strict=True)])
+    return scores
