@@ -51,6 +51,7 @@ INTENTS = {
     ),
     "difference": re.compile(
         rf"{DIFFERENCE}|\bby how (?:much|many)\b|\bhow much did\b|{CHANGE}|\bby what\b|\bhow (?:far|long)\b"
+        r"|\b(?:surplus|deficit|left over|remain\w*)\b"
         r"|\bhow (?:much|many)(?: \w+){0,6}? (?:more|less|fewer|higher|lower|larger|smaller|greater|longer|shorter|"
         r"heavier|lighter|older|newer|faster|slower|cheaper|wider|deeper|taller|above|below)\b"
         rf"|{SIZE}(?:多少|几|出)|(?<!百分)比(?![例率重值分]).{{1,60}}{SIZE}|(?:增加|减少|增长|下降)了?多少",
@@ -64,7 +65,7 @@ INTENTS = {
     "mean": re.compile(r"\b(?:averages?|mean)\b|平均", re.IGNORECASE),
     "ratio": re.compile(r"\bratio\b|\btimes\b|\bdivided\b|倍|之比|比率", re.IGNORECASE),
     "per": re.compile(r"\bper (?!cent|year\b)|\bfor each\b|\beach\b|每", re.IGNORECASE),
-    "product": re.compile(r"\bmultipl|\bproduct of\b|\bat a rate|\bfor \d|乘|总价", re.IGNORECASE),
+    "product": re.compile(r"\bmultipl|\bproduct of\b|\bat a rate|乘|总价", re.IGNORECASE),
     "count": re.compile(r"\bhow many\b|\bnumber of\b|\bcount\b|多少[个项家种条座台]|几[个项家种条座台]", re.IGNORECASE),
 }
 THRESHOLD = re.compile(
@@ -86,6 +87,12 @@ SMALLEST = re.compile(
 )
 FALL = re.compile(r"\b(?:decreas|declin|drop|fall|fell|reduc|los[st])\w*|下降|减少|降低|降幅", re.IGNORECASE)
 CHOICE = re.compile(r"\b(?:which|who|whose|what|where|when|name the)\b|哪|谁|什么|何", re.IGNORECASE)
+SPAN = re.compile(
+    r"\bhow many years\b|\bhow long\b|\byears? (?:after|before|between|apart)\b|多少年|几年", re.IGNORECASE
+)
+ANY = ("difference", "sum", "mean", "ratio", "share", "change", "product")
+FACTORS = range(2, 13)
+FEW_OPERANDS = 4  # so few give few results: any operation is tried, for no list of words knows every wording
 WEAK = ("sum", "count", "per")  # "total revenue", "how many", "per hour": asked for only where nothing else is
 
 
@@ -110,7 +117,8 @@ def recompute(
         texts: of the evidence pages, one block a line; the headers of tables tell which number belongs to which year.
     """
     asked = SIGNS.sub(" ", without_names(folded(question)))
-    rows = [_operands(q) for q in quotes]
+    spans = SPAN.search(asked) is not None
+    rows = [_operands(q, with_years=spans) for q in quotes]
     if sum(map(len, rows)) < 2:
         return Recomputed(None, "the quotes hold fewer than two numbers")
     if sum(map(len, rows)) > MAX_OPERANDS:
@@ -118,42 +126,51 @@ def recompute(
     if PAGE_COUNT.search(asked):
         return Recomputed(None, "a count of pages")
     years = sorted({int(q.value) for q in quantities(asked) if q.is_year})
-    intents = _intents(QUOTED.sub(" ", asked))
     if len(years) == 1 and re.search(CHANGE, asked, re.IGNORECASE):
         years = [years[0] - 1, years[0]]  # "by how much did it fall in 2023?"
+    intents = _intents(QUOTED.sub(" ", asked))
     named = "" if "per" in intents else asked  # hours and birds are two columns of "birds per hour"
     pairs = [(q, r) for q, r in zip(quotes, rows, strict=True) if r]
-    meant_rows = [_columns(r, _header(q, len(r), texts), years, named) for q, r in pairs]
-    rows = meant_rows if sum(map(len, meant_rows)) > 1 else [r for r in rows if r]
+    chosen = [_columns(r, _header(q, len(r), texts), years, named) for q, r in pairs]
+    operands = chosen if sum(map(len, chosen)) > 1 else [r for _, r in pairs]
     if answer_format == "String":
-        return _compared(asked, answer, [q for q in quotes if _operands(q)], rows, years)
+        return _compared(asked, answer, [q for q, _ in pairs], operands, years)
     wanted = quantities(folded(answer))
     if answer_format == "List" or len(wanted) != 1:
         return Recomputed(None, "the answer is no single number")
+    return _calculated(asked, wanted[0], operands, intents, years)
+
+
+def _calculated(
+    asked: str, wanted: Quantity, operands: Sequence[Sequence[Quantity]], intents: Sequence[str], years: Sequence[int]
+) -> Recomputed:
+    """Whether an operation that the wording may mean gives the number; over few operands, whether any does."""
     given = [q for q in quantities(asked) if not q.is_year and any(c.isdigit() for c in asked[q.start : q.end])]
     strong = [i for i in intents if i not in WEAK]
+    meant = [*strong, "difference"] if strong == ["mean"] else strong or list(intents)  # "on average, how many more"
+    if "per" in intents and "per" not in meant and strong == ["mean"]:
+        meant.append("per")
     steps = len(strong) > 1 or (len(strong) == 1 and "sum" in intents)
-    if intents == ["count"] and wanted[0].value > COUNTABLE:
-        intents = []  # "how many were there in 2017" asks for any calculation
-    meant = strong or intents
-    if strong == ["mean"]:  # "on average" may be said of what is divided or compared
-        meant = ["mean", "difference", *(["per"] if "per" in intents else [])]
+    few = not strong and sum(map(len, operands)) <= FEW_OPERANDS
+    few = few and ("count" not in intents or wanted.value > COUNTABLE)
     tried = 0
     for plain in (False, True):  # in a table "in millions" the answer is 12.4, not 12400000
-        values = [[_value(q, plain) for q in r] for r in rows]
+        values = [[_value(q, plain) for q in r] for r in operands]
         extra = [_value(q, plain) for q in given]
-        goal = abs(_value(wanted[0], plain))
-        results = _results(meant, values, extra, years, asked)
-        for how, result in results:
-            tried += 1
-            if _equal(result, goal, wanted[0].decimals):
-                return Recomputed(True, how)
-        if steps and any(_equal(r, goal, wanted[0].decimals) for r in _second_step(values, extra)):
+        goal = abs(_value(wanted, plain))
+        for kinds in (meant, ANY) if few else (meant,):
+            for how, result in _results(kinds, values, extra, years, asked):
+                tried += 1
+                if _equal(result, goal, wanted.decimals):
+                    return Recomputed(True, how)
+        if steps and any(_equal(r, goal, wanted.decimals) for r in _second_step(values, extra)):
             return Recomputed(True, "in two steps")
     if not tried:
         return Recomputed(None, "no operation is known that the question may ask for")
-    shown = ", ".join(f"{v:f}" for v in itertools.islice((v for r in rows for v in (_value(q, True) for q in r)), 8))
-    return Recomputed(False, f"{answer} follows from none of {', '.join(meant) or 'the operations'} over {shown}")
+    shown = ", ".join(f"{_value(q, True):f}" for q in itertools.islice(itertools.chain(*operands), 8))
+    return Recomputed(
+        False, f"{wanted.value:f} follows from none of {', '.join(meant) or 'the operations'} over {shown}"
+    )
 
 
 def _intents(asked: str) -> list[str]:
@@ -170,9 +187,9 @@ def _intents(asked: str) -> list[str]:
     return [name for name in found if name != "share" or not {"change", "mean"} & set(found)]
 
 
-def _operands(quote: str) -> list[Quantity]:
+def _operands(quote: str, with_years: bool) -> list[Quantity]:
     text = CODE.sub(" ", NUMBERING.sub("", without_names(folded(quote))))
-    return [q for q in quantities(text) if not q.is_year]
+    return [q for q in quantities(text) if with_years or not q.is_year]
 
 
 def _value(q: Quantity, plain: bool) -> Decimal:
@@ -237,7 +254,7 @@ def _results(
     asked: str,
 ) -> Iterator[Result]:
     """Every result that the operations meant may have."""
-    kinds = set(intents) or {"difference", "sum", "mean", "ratio", "share", "change", "product"}
+    kinds = set(intents or ANY)
     sets = list(_sets(rows))
     pairs = list(_pairs(rows, extra))
     ordered = len(years) == 2 and all(len(r) == 2 for r in rows)
@@ -258,6 +275,11 @@ def _results(
         yield from ((f"{a} * {b}", a * b) for a, b in pairs)
     if "sum" in kinds:
         yield from ((" + ".join(map(str, values)), sum(values, Decimal(0))) for values in sets)
+        factors = [
+            q.value for q in quantities(asked) if q.value in FACTORS and not q.value % 1
+        ]  # "and two reservations"
+        few = [values for values in sets if len(values) <= FEW_OPERANDS]
+        yield from ((f"{f} times {v}, and", sum(vs, (f - 1) * v)) for vs in few for v in vs for f in factors)
     if "mean" in kinds:
         yield from ((f"mean of {len(values)}", sum(values, Decimal(0)) / len(values)) for values in sets if values)
     if "count" in kinds:
