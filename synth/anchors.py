@@ -16,7 +16,7 @@ from corpus.blocks import HEADING_KINDS, flatten
 from corpus.records import Block, Page, Section
 from corpus.sections import RUNNING_HEADING_PAGES, normalised_title
 from synth.document_index import CONTENTS_LINE
-from synth.grounding import STOP_WORDS, PageText, contains, tokens
+from synth.grounding import STOP_WORDS, PageText, contains, joined, tokens
 from synth.quantities import chinese_number, folded
 
 # What only the question writer saw: the reader of the question has the whole document.
@@ -36,24 +36,29 @@ PAGES = re.compile(
     re.IGNORECASE,
 )
 COUNTED_FROM = re.compile(r"\b(?:as|at|from|being) page 1\b(?!\d)", re.IGNORECASE)  # how pages are counted
+# A title of one word: with a capital, quoted, or called a section; "cars" in "how many cars" is none.
+LIKE_A_TITLE = (
+    r"(?<![A-Za-z])(?:{1}(?![A-Za-z])|(?:(?i:sections?|chapters?|parts?|headings?)|[Ii]n the|under)\b[^.?!]{{0,12}}"
+    r"(?<![A-Za-z])(?i:{0})(?![A-Za-z])|(?i:{0})[\"'”’]? (?:section|chapter|part)\b)|[\"'“‘](?i:{0})[\"'”’]"
+)
 ANCHOR_BREAK = re.compile(r"[;；]")
 PAGE_RANGE = re.compile(rf"({NUMBER}) ?(?:to|through|-|–|—|至|到) ?(?:pages? |第)?({NUMBER})")
 LABEL = re.compile(
     r"(?<![A-Za-z])(?P<kind>table|tab\.|figure|fig\.|chart|exhibit|box|scheme) ?"
-    r"(?P<number>[A-Z]?\d{1,3}(?:[-.]\d{1,3})*)(?![\d])"
+    r"(?P<number>(?:[A-Z][.-]?)?\d{1,3}(?:[-.]\d{1,3})*)(?!\d)"
     r"|(?<![代发列地])(?P<chinese>[表图]) ?(?P<number2>\d{1,3}(?:[-.]\d{1,3})*)(?!\d)",
     re.IGNORECASE,
 )
 NUMBERED_SECTION = re.compile(
-    r"\b(?:sections?|chapters?|sec\.|parts?|appendix|annex|clause|article|note) "
-    r"(?P<number>[A-Z]?\d{1,2}(?:\.\d{1,2})*|[A-Z](?![a-z]))"
-    r"(?![\d-])|(?P<dotted>\d{1,2}(?:\.\d{1,2})+) ?节|第(?P<chinese>[一二三四五六七八九十百\d]{1,5})(?P<unit>[章节部])",
+    r"\b(?P<word>section|chapter|sec\.|part|appendix|annex|clause|article|note)s? "
+    r"(?P<number>[A-Z]?\d{1,2}(?:\.\d{1,2})*|[A-Z](?![a-z]))(?![\d-])"
+    r"|(?P<dotted>\d{1,2}(?:\.\d{1,2})+) ?节|第(?P<chinese>[一二三四五六七八九十百\d]{1,5})(?P<unit>[章节部])",
     re.IGNORECASE,
 )
 TITLE_NUMBER = re.compile(
-    r"^(?:(?:section|chapter|part|appendix|annex|clause|article|note) )?"
-    r"(?P<number>[A-Z]?\d{1,2}(?:\.\d{1,2})*|[A-Z](?=[. ]))\.?(?= )|"
-    r"^第(?P<chinese>[一二三四五六七八九十百\d]{1,5})(?P<unit>[章节部])",
+    r"(?:(?P<word>section|chapter|part|appendix|annex|clause|article|note) )?"
+    r"(?P<number>[A-Z]?\d{1,2}(?:\.\d{1,2})*|[A-Z])(?P<end>[.:)]?)(?= |$)"
+    r"|第(?P<chinese>[一二三四五六七八九十百\d]{1,5})(?P<unit>[章节部])",
     re.IGNORECASE,
 )
 SENTENCE = re.compile(
@@ -71,7 +76,10 @@ class Place:
     """A title and the pages that its section touches; `number` is the section's own, '' where it has none."""
 
     title: str
-    key: str
+    bare: str  # without its number
+    words: str  # of the bare title, joined
+    content: frozenset[str]
+    word: str  # "note" in "Note 5: Staff"
     number: str
     first: int
     last: int
@@ -110,15 +118,17 @@ class DocumentText:
         for m in LABEL.finditer(text):
             names.append(Name(m[0], tuple(self._captions.get(_label(m), ())) or self._mentions_of(m[0])))
         for m in NUMBERED_SECTION.finditer(text):
-            number = m["number"] or m["dotted"] or _chinese(m["chinese"]) + (m["unit"] or "")
-            found = [p for p in self._places if p.number.casefold() == number.casefold()]
+            number = (m["number"] or m["dotted"] or _chinese(m["chinese"]) + m["unit"]).casefold()
+            alike = [p for p in self._places if p.number == number]
+            word = (m["word"] or "").casefold().replace("sec.", "section")
+            found = [p for p in alike if p.word == word] or alike
             if found:  # else its heading was not recognised, which is no fault of the question
                 names.append(Name(m[0], tuple((p.first, p.last) for p in found)))
         return names
 
     def numbered(self, question: str, anchor: str) -> list[Name]:
         """The section of the anchor's number ("5.1 Modes"), where the question says "in 5.1"."""
-        number = _number(anchor)
+        number = _parted(anchor)[1]
         if "." not in number or number not in tokens(question):
             return []
         found = [p for p in self._places if p.number == number]
@@ -132,9 +142,10 @@ class DocumentText:
     def titles(self, text: str) -> list[Name]:
         """Sections whose titles stand in a text."""
         found: dict[str, list[Place]] = defaultdict(list)
+        words = joined(tokens(text))
         for place in self._places:
-            if place.key and _mentions(text, place):
-                found[place.key].append(place)
+            if place.words and place.words in words and _mentions(text, place):
+                found[place.words].append(place)
         return [Name(places[0].title, tuple((p.first, p.last) for p in places)) for places in found.values()]
 
     def titled(self, anchor: str) -> list[Name]:
@@ -144,8 +155,8 @@ class DocumentText:
             own = _content(part)
             if not own or LABEL.search(folded(part)):
                 continue
-            same = [p for p in self._places if _content(p.title) == own]
-            near = [p for p in self._places if own < _content(p.title) and 2 * len(own) >= len(_content(p.title))]
+            same = [p for p in self._places if p.content == own]
+            near = [p for p in self._places if own < p.content and 2 * len(own) >= len(p.content)]
             if places := same or near:
                 names.append(Name(part.strip(), tuple((p.first, p.last) for p in places)))
         return names
@@ -185,16 +196,14 @@ def _chinese(text: str) -> str:
     return text if value is None else str(value)
 
 
-def _number(title: str) -> str:
-    m = TITLE_NUMBER.match(folded(title))
-    if not m:
-        return ""
-    return m["number"] or _chinese(m["chinese"]) + m["unit"]
-
-
-def _bare(title: str) -> str:
-    """A title without its number."""
-    return TITLE_NUMBER.sub("", folded(title)).strip(" .:：-")
+def _parted(title: str) -> tuple[str, str, str]:
+    """The word, the number and the rest of a title: "Note 5: Staff" is note, 5, Staff; a bare "A" is an article."""
+    title = folded(title)
+    m = TITLE_NUMBER.match(title)
+    if not m or (m["number"] and m["number"].isalpha() and not m["word"] and not m["end"]):
+        return "", "", title
+    number = m["number"] or _chinese(m["chinese"]) + m["unit"]
+    return (m["word"] or "").casefold(), number.casefold(), title[m.end() :].strip(" .:-")
 
 
 def _places(pages: Sequence[Page], sections: Sequence[Section], num_pages: int) -> list[Place]:
@@ -213,9 +222,10 @@ def _places(pages: Sequence[Page], sections: Sequence[Section], num_pages: int) 
         after = next(((page, other) for page, rank, other in starts[i + 1 :] if rank <= level), (num_pages, ""))
         below = after[0] in tops and tops[after[0]] != normalised_title(after[1])  # this one's end stands above it
         last = max(first, after[0] if below else after[0] - 1)
-        bare = _bare(title)
+        word, number, bare = _parted(title)
         if last - first + 1 < WHOLE_DOCUMENT * num_pages or num_pages < 3:
-            places.append(Place(title, normalised_title(bare), _number(title), first, last))
+            words, content = joined(tokens(bare)), frozenset(_content(title))
+            places.append(Place(title, bare, words, content, word, number, first, last))
     return places
 
 
@@ -248,19 +258,18 @@ def _is_caption(text: str) -> bool:
 
 
 def _content(text: str) -> set[str]:
-    """The words of a title that tell it from others."""
-    return {w for w in tokens(text) if w not in GENERIC and not w[0].isdecimal()}
+    """The words of a title, or of several, that tell it from others."""
+    bare = " ".join(_parted(part)[2] for part in ANCHOR_BREAK.split(text))
+    return {w for w in tokens(bare) if w not in GENERIC and not w[0].isdecimal()}
 
 
 def _mentions(text: str, place: Place) -> bool:
     """Whether the title stands in the text; a title of one word must look like one there."""
-    bare = _bare(place.title)
-    if not contains(text, bare):
+    if not contains(text, place.bare):
         return False
-    words = tokens(bare)
-    if len(words) > 1 or (place.number and contains(text, place.title)):
+    if len(tokens(place.bare)) > 1 or (place.number and contains(text, place.title)):
         return True
-    capital = bare[:1].upper() + bare[1:]
+    capital = place.bare[:1].upper() + place.bare[1:]
     return bool(re.search(rf"(?<![A-Za-z]){re.escape(capital)}(?![A-Za-z])", folded(text)))
 
 
@@ -293,6 +302,9 @@ def anchor_problem(question: str, anchor: str, evidence: Sequence[int], document
 def _echoes(question: str, anchor: str) -> bool:
     """Whether the question repeats most words of its anchor, labels, units and the like left out."""
     wanted = _content(without_names(re.sub(r"\([^()]*\)", " ", folded(anchor)))) - STOP_WORDS
+    word = min(wanted, default="")
+    if len(wanted) == 1 and word < "\u3000":
+        return bool(re.search(LIKE_A_TITLE.format(re.escape(word), re.escape(word.capitalize())), folded(question)))
     return bool(wanted) and 3 * len(wanted & set(tokens(question))) >= 2 * len(wanted)
 
 

@@ -229,13 +229,18 @@ def _says_only(text: str, value: Quantity, answer_format: str) -> bool:
 def _has_value(page: PageText, wanted: Quantity) -> bool:
     powers = [0, *(power for power, word in SCALE_WORDS if word.search(page.text))]
     for shown in page.quantities:
-        if wanted.unit and shown.unit and wanted.unit != shown.unit:
+        if wanted.unit and wanted.unit != shown.unit and (shown.unit or not _telling(wanted)):
             continue
         if any(abs(shown.value).scaleb(power) == abs(wanted.value) for power in powers):
             return True
         if shown.power and abs(shown.value).scaleb(-shown.power) == abs(wanted.value):
             return True
     return False
+
+
+def _telling(number: Quantity) -> bool:
+    """A number that does not stand on every page, so that its unit may stand elsewhere: in the header of a table."""
+    return bool(number.decimals) or abs(number.value) >= TELLING_NUMBER
 
 
 def _within(wanted: Date, shown: Date) -> bool:
@@ -249,6 +254,7 @@ def _whole(page: PageText) -> Found:
 
 # --------------------------------------------------------------------------------------------------------- evidence
 
+TELLING_NUMBER = 100
 QUOTE_COVERAGE = 0.7  # of a quote's words, on the page that it is said to come from
 
 
