@@ -5,8 +5,8 @@ renderer. The bytes of the images are not part of it, because another version of
 same page, and neither is the purpose. Answers that were cut at their length limit are kept too: they were paid for, and
 the same request would be cut again. Failures are not kept.
 
-An answer is on the disk (`synchronous=FULL`, 4 ms on the machine this was written on) before anyone sees it, written by
-a thread of its own, so that the requests of others go on. Several processes may share a file, on a local disk: SQLite's
+An answer is on the disk (`synchronous=FULL`) before anyone sees it, written by a thread of its own, so that the requests
+of others go on meanwhile. Several processes may share a file, on a local disk: SQLite's
 write-ahead log does not work over a network. The first answer that is stored stays, and is what everyone gets.
 """
 
@@ -138,11 +138,11 @@ class AnswerCache:
         )
         try:
             with self._lock:
-                self._connection.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+                added = self._connection.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
         except sqlite3.Error as e:
             raise self._broken(e) from e
-        kept = self.get(key)
-        assert kept is not None, "it was stored just now"
+        kept = answer if added.rowcount else self.get(key)
+        assert kept is not None, "an answer to a key stays"
         return kept
 
     def __len__(self) -> int:
