@@ -5,8 +5,9 @@
 A server of our own, in a process of its own, answers every request after a fixed delay, however many there are. The
 ideal rate is what is in flight, divided by the delay. Each request carries other pages, cut from random bytes when they
 are asked for: rendering is not measured here. Twice as many requests as fit wait at any time, as the documents of a
-build do. The rate is that between the first and the last tenth; beside it stands that of the whole run, which begins and
-ends with fewer requests in flight. Measured with and without the answer cache, for N and for 10 N requests, each by a fresh process.
+build do. The rate is that between the first and the last tenth; beside it stands that of the whole run, which begins
+and ends with fewer requests in flight. Measured with and without the answer cache, for N and for 10 N requests, each by
+a fresh process.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ async def ask_all(base_url: str, path: Path) -> tuple[dict[int, ChatAnswer | str
     async with OpenAiChat(
         base_url=base_url,
         model="fake-vl",
-        timeout_s=2,
+        timeout_s=3,
         attempts=4,
         backoff_s=0.01,
         gone_after_s=20,
