@@ -5,9 +5,10 @@ renderer. The bytes of the images are not part of it, because another version of
 same page, and neither is the purpose. Answers that were cut at their length limit are kept too: they were paid for, and
 the same request would be cut again. Failures are not kept.
 
-An answer is on the disk (`synchronous=FULL`, 4 ms on the machine this was written on) before anyone sees it, written by
-a thread of its own, so that the requests of others go on. Several processes may share a file, on a local disk: SQLite's
-write-ahead log does not work over a network. The first answer that is stored stays, and is what everyone gets.
+An answer is on the disk (`synchronous=FULL`) before anyone sees it. A thread of its own reads and writes: a disk that
+stands still for a while must not make the requests of others run out of time. It writes all answers that came while it
+wrote the last ones in one transaction. Several processes may share a file, on a local disk: SQLite's write-ahead log
+does not work over a network. The first answer that is stored stays, and is what everyone gets.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ import tempfile
 import threading
 import time
 import zlib
+from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from corpus.errors import EngineError
@@ -92,10 +96,10 @@ class AnswerCache:
             (version,) = self._connection.execute("PRAGMA user_version").fetchone()
             self._connection.execute("SELECT key FROM answers LIMIT 1").fetchone()
         except sqlite3.Error as e:
-            self._connection.close()
+            self.close()
             raise self._broken(e) from e
         if application != APPLICATION_ID or version != FORMAT_VERSION:
-            self._connection.close()
+            self.close()
             raise EngineError(
                 f"{path} is not an answer cache of this version (application {application:#x}, format {version}); "
                 "name another file, or use the version of longdoc that wrote it"
@@ -113,7 +117,7 @@ class AnswerCache:
                 row = self._connection.execute(f"SELECT {columns} FROM answers WHERE key = ?", (key,)).fetchone()
             if row is None:
                 return None
-            text = zlib.decompress(row[0]).decode()
+            text = zlib.decompress(row[0]).decode("utf-8", "surrogatepass")
         except (sqlite3.Error, zlib.error, UnicodeDecodeError, TypeError) as e:
             raise self._broken(e) from e
         return ChatAnswer(
@@ -121,29 +125,42 @@ class AnswerCache:
         )
 
     def put(self, key: bytes, model_name: str, answer: ChatAnswer) -> ChatAnswer:
-        """Keep an answer, on the disk when this returns. Returns the one that is kept: the first that was stored.
+        """Keep an answer; see `put_all`."""
+        return self.put_all(model_name, [(key, answer)])[0]
+
+    def put_all(self, model_name: str, answers: Sequence[tuple[bytes, ChatAnswer]]) -> list[ChatAnswer]:
+        """Keep answers, all of them on the disk when this returns. Returns those that are kept: the first of each key.
 
         Raises:
-            EngineError: it cannot be written.
+            EngineError: they cannot be written, and none of them was.
         """
-        row = (
-            key,
-            model_name,
-            zlib.compress(answer.text.encode()),
-            answer.finish_reason,
-            answer.prompt_tokens,
-            answer.completion_tokens,
-            answer.image_tokens,
-            time.time(),
-        )
+        insert = "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING"
+        now = time.time()
+        rows = [
+            (
+                key,
+                model_name,
+                zlib.compress(answer.text.encode("utf-8", "surrogatepass")),
+                answer.finish_reason,
+                answer.prompt_tokens,
+                answer.completion_tokens,
+                answer.image_tokens,
+                now,
+            )
+            for key, answer in answers
+        ]
         try:
-            with self._lock:
-                self._connection.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+            with self._lock, self._connection:  # which commits, or rolls back
+                self._connection.execute("BEGIN IMMEDIATE")
+                added = [self._connection.execute(insert, row).rowcount for row in rows]
         except sqlite3.Error as e:
             raise self._broken(e) from e
-        kept = self.get(key)
-        assert kept is not None, "it was stored just now"
-        return kept
+        return [answer if new else self._kept(key) for new, (key, answer) in zip(added, answers, strict=True)]
+
+    def _kept(self, key: bytes) -> ChatAnswer:
+        answer = self.get(key)
+        assert answer is not None, "another answer to this key was there"
+        return answer
 
     def __len__(self) -> int:
         try:
@@ -206,6 +223,16 @@ def _create(path: Path) -> None:
             os.link(new, path)
 
 
+@dataclass(slots=True)
+class _Stored:
+    """An answer on its way to the disk, and what became of it."""
+
+    key: bytes
+    answer: ChatAnswer
+    kept: ChatAnswer | None = None
+    error: EngineError | None = None
+
+
 class CachedChat:
     """A chat model whose answers are kept, and found again. For one event loop.
 
@@ -215,6 +242,7 @@ class CachedChat:
     def __init__(self, model: ChatModel, cache: AnswerCache, usage: Usage) -> None:
         self._model, self._cache, self._usage = model, cache, usage
         self._asked: dict[bytes, asyncio.Future[ChatAnswer]] = {}
+        self._unstored: deque[_Stored] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="answer-cache")
 
     @property
@@ -266,8 +294,27 @@ class CachedChat:
             self._usage.failed(request.purpose, e.reason, time.monotonic() - began)
             raise
         self._usage.answered(request.purpose, answer, time.monotonic() - began)
-        storing = loop.run_in_executor(self._thread, self._cache.put, key, self.name, answer)
+        stored = _Stored(key, answer)
+        self._unstored.append(stored)
+        storing = loop.run_in_executor(self._thread, self._store, stored)
         return await asyncio.shield(storing)  # it is stored even if nobody waits any more
+
+    def _store(self, stored: _Stored) -> ChatAnswer:
+        """Store an answer and all that wait with it, unless it was stored together with another one. In the thread."""
+        if not stored.kept and not stored.error:
+            batch = [self._unstored.popleft() for _ in range(len(self._unstored))]
+            try:
+                kept = self._cache.put_all(self.name, [(s.key, s.answer) for s in batch])
+            except EngineError as e:
+                for one in batch:
+                    one.error = e
+            else:
+                for one, answer in zip(batch, kept, strict=True):
+                    one.kept = answer
+        if stored.error:
+            raise stored.error
+        assert stored.kept, "it is in the batch, or was in an earlier one"
+        return stored.kept
 
     def close(self) -> None:
         """Wait until everything is stored. The cache itself stays open."""

@@ -1,7 +1,7 @@
 """What asking a model cost, by purpose: a task, or a check such as "closed-book".
 
-Tokens are what the servers counted; a server that does not say counts as 0. Few say how many tokens of a prompt were
-images, so `image_tokens` is mostly 0: it is no estimate. Answers that were found again cost nothing and count as hits.
+Tokens are what the servers counted; a server that does not say counts as 0. That holds for `image_tokens` too: it is no
+estimate. Answers that were found again cost nothing and count as hits.
 """
 
 from __future__ import annotations

@@ -391,14 +391,14 @@ def test_when_the_one_who_asks_is_cancelled_another_one_asks(bench: Bench) -> No
 
 
 def test_an_answer_is_kept_even_if_nobody_waits_for_it_any_more(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    writing, go_on, put = threading.Event(), threading.Event(), bench.cache.put
+    writing, go_on, put_all = threading.Event(), threading.Event(), bench.cache.put_all
 
-    def slow_put(key: bytes, model_name: str, answer: ChatAnswer) -> ChatAnswer:
+    def slow(model_name: str, answers: Sequence[tuple[bytes, ChatAnswer]]) -> list[ChatAnswer]:
         writing.set()
         assert go_on.wait(10)
-        return put(key, model_name, answer)
+        return put_all(model_name, answers)
 
-    monkeypatch.setattr(bench.cache, "put", slow_put)
+    monkeypatch.setattr(bench.cache, "put_all", slow)
 
     async def main() -> None:
         tasks = [asyncio.create_task(bench.chat.ask(replace(REQUEST, text=t), load)) for t in "ab"]
@@ -413,6 +413,46 @@ def test_an_answer_is_kept_even_if_nobody_waits_for_it_any_more(bench: Bench, mo
     asyncio.run(main())
     bench.chat.close()
     assert [bench.cache.get(key_of(replace(REQUEST, text=t), "m")) for t in "ab"] == [other("a 1"), other("b 2")]
+
+
+def test_answers_that_wait_are_written_together(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches, put_all = [], bench.cache.put_all
+
+    def counted(model_name: str, answers: Sequence[tuple[bytes, ChatAnswer]]) -> list[ChatAnswer]:
+        batches.append(len(answers))
+        return put_all(model_name, answers)
+
+    monkeypatch.setattr(bench.cache, "put_all", counted)
+    waiting = [module._Stored(bytes([i]), other(str(i))) for i in range(5)]
+    bench.chat._unstored.extend(waiting)
+    assert [bench.chat._store(one).text for one in waiting] == ["0", "1", "2", "3", "4"]
+    assert batches == [5]
+    assert len(bench.cache) == 5
+
+
+def test_a_batch_that_cannot_be_written_fails_for_everyone_in_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(model_name: str, answers: Sequence[tuple[bytes, ChatAnswer]]) -> list[ChatAnswer]:
+        raise EngineError("the disk is full")
+
+    monkeypatch.setattr(bench.cache, "put_all", broken)
+
+    async def main() -> list[Any]:
+        requests = [replace(REQUEST, text=str(i)) for i in range(5)]
+        return await asyncio.gather(*(bench.chat.ask(r, load) for r in requests), return_exceptions=True)
+
+    assert [str(e) for e in asyncio.run(main())] == ["the disk is full"] * 5
+
+
+def test_all_or_nothing_is_stored(tmp_path: Path) -> None:
+    cache = AnswerCache(tmp_path / "answers.sqlite")
+    cache.put(b"b", "m", ANSWER)
+    kept = cache.put_all("m", [(b"a", other("1")), (b"b", other("2")), (b"a", other("3")), (b"c", other("a\ud800b"))])
+    assert kept == [other("1"), ANSWER, other("1"), other("a\ud800b")]
+    assert [cache.get(key) for key in (b"a", b"b", b"c")] == [other("1"), ANSWER, other("a\ud800b")]
+    with pytest.raises(EngineError):
+        cache.put_all("m", [(b"d", ANSWER), (b"e", replace(ANSWER, finish_reason=None))])  # type: ignore[arg-type]
+    assert cache.get(b"d") is None
+    cache.put(b"d", "m", ANSWER)
 
 
 def test_a_cache_that_breaks_stops_the_run(bench: Bench) -> None:

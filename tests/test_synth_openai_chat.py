@@ -94,7 +94,8 @@ def asking(server: FakeChat, *requests: ChatRequest, **settings: Any) -> list[An
 # What is sent
 
 
-def test_pages_come_before_the_text_each_after_its_label() -> None:
+def test_pages_come_before_the_text_each_after_its_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)  # of another server
     with FakeChat(echo) as server:
         (found,) = asking(server, request_of("How many?"))
     assert json.loads(found.text) == {"answer": "How many?"}
