@@ -216,7 +216,7 @@ class SynthSettings(Settings):
         description="a page read by OCR may be a transcription target only when every line reaches it",
     )
     model: str | None = Field(
-        None, description="the question writer: a name at the server; for vllm a folder or hub name"
+        None, description="writes the questions: a name at the server; for vllm a folder or hub name"
     )
     base_url: str | None = Field(None, description="of the server, for backend: openai, e.g. http://127.0.0.1:8000/v1")
     judge_model: str | None = Field(None, description="at the same server, answers for the checks; null = model")

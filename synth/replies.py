@@ -187,7 +187,8 @@ def _constant(name: str) -> Any:
     raise _Refused("not-finite", name)
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=Decimal, parse_constant=_constant)
+# not strict: grammars of servers let control characters into strings; `clean` takes them out
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=Decimal, parse_constant=_constant, strict=False)
 
 # ----------------------------------------------------------------------------------------------------------- fields
 

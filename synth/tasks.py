@@ -20,8 +20,7 @@ import yaml
 
 from corpus.blocks import clean
 from corpus.errors import ConfigError
-from corpus.records import ANSWER_FORMATS, EVIDENCE_KINDS, Segment, content_id
-from synth.checks import CHECKS
+from corpus.records import ANSWER_FORMATS, CHECKS, EVIDENCE_KINDS, Segment, content_id
 from synth.replies import MAX_QUESTION_CHARS, MAX_QUOTES, Fault, read_reply
 
 BUILT_IN = Path(__file__).parent / "prompts"
@@ -81,7 +80,7 @@ class TaskSpec:
     min_evidence_pages: int
     max_evidence_pages: int
     answer_formats: tuple[str, ...]  # of `corpus.records.ANSWER_FORMATS`
-    checks: tuple[str, ...]  # of `synth.checks.CHECKS`, in their order
+    checks: tuple[str, ...]  # of `corpus.records.CHECKS`, in their order
     writer: Literal["model", "layout"]  # layout: written by `synth.layout_qa`, no model is asked
     examples: tuple[Example, ...]
 

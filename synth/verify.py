@@ -13,11 +13,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from corpus.records import Evidence, Question, Segment, Verdict, question_id
+from corpus.records import TEXT_CHECKS, Evidence, Question, Segment, Verdict, question_id
 from synth.anchors import DocumentText, anchor_problem, without_names
 from synth.answers import answer_fault, answers_match, list_items, measured, normal_text
 from synth.arithmetic import CHOICE, recompute
-from synth.checks import TEXT_CHECKS
 from synth.grounding import QUOTE_COVERAGE, STOP_WORDS, PageText, contains, find_answer, tokens
 from synth.quantities import folded, quantities
 from synth.replies import Fault, answer_text, json_object
@@ -57,7 +56,7 @@ def text_checks(
         question: whose answer and evidence are as the writer gave them.
         document: its parsed document.
         earlier: accepted questions of the same document.
-        enabled: names of `synth.checks.CHECKS`; those that need a model are skipped here.
+        enabled: names of `corpus.records.CHECKS`; those that need a model are skipped here.
     """
     verdicts: list[Verdict] = []
     for name in TEXT_CHECKS:

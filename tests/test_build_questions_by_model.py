@@ -53,7 +53,7 @@ def answer(asked: Asked) -> str:
     numbers = [first] if task[1] == "extract-single" else [first, second]
     questions = {
         "extract-single": f"According to page {first}, how many kilograms does the pump of hall {first} weigh?",
-        "extract-multi": f"List the weights in kilograms of the pumps on page {first} and page {second}, in this order.",
+        "extract-multi": f"List the weights in kilograms of the pumps on page {first} and page {second}, in order.",
         "reasoning": f"By how many kilograms do the weights of the pumps on page {first} and page {second} differ?",
     }
     weights = [weight(n) for n in numbers]

@@ -10,8 +10,7 @@ import pytest
 import yaml
 
 from corpus.errors import ConfigError
-from corpus.records import TASKS, Segment
-from synth.checks import CHECKS
+from corpus.records import CHECKS, TASKS, Segment
 from synth.replies import Fault, Reply, parse_reply, reply_schema
 from synth.tasks import TaskSpec, build_prompt, load_tasks
 

@@ -13,9 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from verify_set import PARTS, checked, known_questions
 
-from corpus.records import Evidence, Question, Verdict
+from corpus.records import CHECKS, TEXT_CHECKS, Evidence, Question, Verdict
 from synth.anchors import DocumentText
-from synth.checks import CHECKS, TEXT_CHECKS
 from synth.verify import (
     ANSWER_SCHEMA,
     NOT_ANSWERABLE,
