@@ -4,7 +4,8 @@
 
 Reads the questions of known quality in tests/data/verify: English and Chinese, about reports, manuals, papers, a scan,
 statements, statutes and a catalogue. With the folder of a run whose questions the layout backend wrote (right by
-construction), those about tables are judged too: as they are, and with one digit of the answer changed.
+construction), those about tables are judged too: as they are, and with one digit of the answer changed; with a run over
+examples/documents, so are the questions of examples.jsonl.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from synth.verify import text_checks
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from verify_set import PARTS, checked, known_questions
+from verify_set import PARTS, as_question, checked, known_questions, read_rows
 
 TABLE_PATTERNS = re.compile(r"layout/(?:table|difference|sum|percent|rows|range)-")
 TASKS = ("extract-single", "extract-multi", "reasoning")
@@ -69,27 +70,32 @@ def main() -> None:
 
 
 def judge_run(run: Path) -> None:
-    """Print how many layout questions about tables are kept, as they are and with a digit of the answer changed."""
+    """Print how many questions about a run's documents are kept, as they are and with a digit of the answer changed."""
     checks = {t.name: t.checks for t in load_tasks(TASKS)}
     pages: dict[str, list[Page]] = defaultdict(list)
     for file in sorted(run.glob("pages/*.parquet")):
         for page in read_records(file, Page):
             pages[page.doc_id].append(page)
     documents = {doc_id: DocumentText(own, sections_of(own)) for doc_id, own in pages.items()}
-    asked: Counter[tuple[str, bool]] = Counter()
-    kept: Counter[tuple[str, bool]] = Counter()
-    for file in sorted(run.glob("questions/*.parquet")):
-        for question in read_records(file, Question):
-            if question.accepted and TABLE_PATTERNS.match(question.generator):
-                for changed, variant in enumerate((question, *with_a_digit_changed(question))):
-                    verdicts = text_checks(variant, documents[question.doc_id], (), checks[question.task])
-                    asked[question.task, bool(changed)] += 1
-                    kept[question.task, bool(changed)] += verdicts[-1].passed
-    print(f"\nlayout questions about tables of {len(documents)} documents")
-    for task in TASKS:
+    layout = [
+        question
+        for file in sorted(run.glob("questions/*.parquet"))
+        for question in read_records(file, Question)
+        if question.accepted and TABLE_PATTERNS.match(question.generator)
+    ]
+    rows = enumerate(read_rows("examples.jsonl"))
+    written = [as_question(row, pages[row["document"]], n) for n, row in rows if row["document"] in pages]
+    for name, questions in (("layout questions about tables", layout), ("questions of examples.jsonl", written)):
+        asked: Counter[bool] = Counter()
+        kept: Counter[bool] = Counter()
+        for question in questions:
+            for changed, variant in enumerate((question, *with_a_digit_changed(question))):
+                verdicts = text_checks(variant, documents[question.doc_id], (), checks[question.task])
+                asked[bool(changed)] += 1
+                kept[bool(changed)] += verdicts[-1].passed
         print(
-            f"  {task:<20} as they are {kept[task, False]} of {asked[task, False]} kept, "
-            f"with a digit changed {asked[task, True] - kept[task, True]} of {asked[task, True]} stopped"
+            f"\n{name}, {len({q.doc_id for q in questions})} documents: {kept[False]} of {asked[False]} kept, "
+            f"with a digit changed {asked[True] - kept[True]} of {asked[True]} stopped"
         )
 
 

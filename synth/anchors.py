@@ -35,7 +35,9 @@ PAGES = re.compile(
     rf"|第 ?({NUMBER}(?: ?(?:[、，,和与及至到-]|—) ?第? ?{NUMBER})*) ?页",
     re.IGNORECASE,
 )
-COUNTED_FROM = re.compile(r"\b(?:as|at|from|being) page 1\b(?!\d)", re.IGNORECASE)  # how pages are counted
+COUNTED_FROM = re.compile(  # how pages are counted
+    r"\b(?:as|being) page 1\b|\b(?:count|start|begin|number)\w*\b[^.?]{0,40} (?:at|from|with) page 1\b", re.IGNORECASE
+)
 # A title of one word: with a capital, quoted, or called a section; "cars" in "how many cars" is none.
 LIKE_A_TITLE = (
     r"(?<![A-Za-z])(?:{1}(?![A-Za-z])|(?:(?i:sections?|chapters?|parts?|headings?)|[Ii]n the|under)\b[^.?!]{{0,12}}"

@@ -91,11 +91,10 @@ class _Index:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A place on a page: its box, and whether every letter is as it was looked for."""
+    """A place on a page, and the box of its blocks."""
 
     page: int
     box: Box
-    exact: bool
 
 
 class PageText:
@@ -137,7 +136,7 @@ class PageText:
         wanted = tokens(text)
         key = joined(wanted)
         if place := self._index.find(key):
-            return self._found(*place, exact=True)
+            return self._found(*place)
         if not self.by_ocr or not OCR_MIN_CHARS <= len(key) <= len(self._index.text):
             return None
         near = fuzz.partial_ratio_alignment(key, self._index.text, score_cutoff=OCR_LIKENESS)
@@ -147,7 +146,7 @@ class PageText:
         numbers = [w for w in self._index.words[first : last + 1] if w[0].isdecimal()]
         if numbers != [w for w in wanted if w[0].isdecimal()]:
             return None
-        return self._found(first, last, exact=False)
+        return self._found(first, last)
 
     def find_in_order(self, text: str) -> Found | None:
         """The words of a text in their order, few others between them: "4 June to 19 July" in "4 June and 19 July"."""
@@ -166,12 +165,12 @@ class PageText:
                 except ValueError:
                     break
             else:
-                return self._found(start, at, exact=False)
+                return self._found(start, at)
         return None
 
-    def _found(self, first: int, last: int, exact: bool) -> Found:
+    def _found(self, first: int, last: int) -> Found:
         blocks = self.blocks[self._index.block_of[first] : self._index.block_of[last] + 1]
-        return Found(self.page.index, union([b.box for b in blocks]), exact)
+        return Found(self.page.index, union([b.box for b in blocks]))
 
     def coverage(self, text: str) -> tuple[float, str]:
         """Share of a text's words that stand anywhere on the page, and a number of it that does not ('' = all do)."""
@@ -249,7 +248,7 @@ def _within(wanted: Date, shown: Date) -> bool:
 
 
 def _whole(page: PageText) -> Found:
-    return Found(page.page.index, union([b.box for b in page.blocks]), exact=False)
+    return Found(page.page.index, union([b.box for b in page.blocks]))
 
 
 # --------------------------------------------------------------------------------------------------------- evidence
@@ -280,7 +279,7 @@ def _nearest_block(quote: str, page: PageText) -> Found:
     best = max(shared)
     if shared.count(best) != 1:
         return _whole(page)
-    return Found(page.page.index, page.blocks[shared.index(best)].box, exact=False)
+    return Found(page.page.index, page.blocks[shared.index(best)].box)
 
 
 def find_evidence(

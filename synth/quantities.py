@@ -191,7 +191,6 @@ class Quantity:
     end: int
     decimals: int  # as written
     plain: bool  # digits alone: 1998, as against 1,998 or 1998 km
-    in_parentheses: bool  # read as negative
     power: int = 0  # of ten, by the word beside it: 6 in "12.4 million"
 
     @property
@@ -261,7 +260,6 @@ def _arabic(text: str) -> Iterator[Quantity]:
             end=end,
             decimals=len(digits.partition(".")[2]),
             plain=bool(m["plain"]) and not power and not currency and not negative,
-            in_parentheses=closed,
             power=power,
         )
 
@@ -285,7 +283,7 @@ def _words(text: str) -> Iterator[Quantity]:
         value = _WORDS[(m["tens"] or m["small"]).lower()] + (_WORDS[m["ones"].lower()] if m["ones"] else 0)
         end, power = _scaled(text, m.end())
         end, unit = _with_unit(text, end)
-        yield Quantity(Decimal(value).scaleb(power), unit, m.start(), end, 0, False, False, power)
+        yield Quantity(Decimal(value).scaleb(power), unit, m.start(), end, 0, False, power)
 
 
 def _chinese(text: str) -> Iterator[Quantity]:
@@ -298,7 +296,7 @@ def _chinese(text: str) -> Iterator[Quantity]:
         lone = (m.start() == 0 or not text[m.start() - 1].isalpha()) and (end == len(text) or not text[end].isalpha())
         if counted or lone or (len(m[0]) > 1 and any(c in "十百千" for c in m[0])):
             decimals = len(m[0].partition("点")[2])
-            yield Quantity(value, unit, m.start(), end, decimals, False, False)
+            yield Quantity(value, unit, m.start(), end, decimals, False)
 
 
 def chinese_number(text: str) -> Decimal | None:
