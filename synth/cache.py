@@ -239,8 +239,16 @@ class CachedChat:
     Requests that are the same at the same time are one: the others wait for it, and share its answer or its failure.
     """
 
-    def __init__(self, model: ChatModel, cache: AnswerCache, usage: Usage) -> None:
+    def __init__(self, model: ChatModel, cache: AnswerCache, usage: Usage, max_in_flight: int = 64) -> None:
+        """
+        Args:
+            model: whose answers are kept.
+            cache: where.
+            usage: where hits, answers and failures are counted.
+            max_in_flight: requests that are asked and not stored yet, and so all that a kill can repeat.
+        """
         self._model, self._cache, self._usage = model, cache, usage
+        self._room = asyncio.Semaphore(max_in_flight)
         self._asked: dict[bytes, asyncio.Future[ChatAnswer]] = {}
         self._unstored: deque[_Stored] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="answer-cache")
@@ -282,11 +290,14 @@ class CachedChat:
             del self._asked[key]
 
     async def _find_or_ask(self, key: bytes, request: ChatRequest, load: LoadImages) -> ChatAnswer:
-        loop = asyncio.get_running_loop()
-        known = await loop.run_in_executor(self._thread, self._cache.get, key)
+        known = await asyncio.get_running_loop().run_in_executor(self._thread, self._cache.get, key)
         if known is not None:
             self._usage.hit(request.purpose)
             return known
+        async with self._room:
+            return await self._ask_and_store(key, request, load)
+
+    async def _ask_and_store(self, key: bytes, request: ChatRequest, load: LoadImages) -> ChatAnswer:
         began = time.monotonic()
         try:
             answer = await self._model.ask(request, load)
@@ -296,7 +307,7 @@ class CachedChat:
         self._usage.answered(request.purpose, answer, time.monotonic() - began)
         stored = _Stored(key, answer)
         self._unstored.append(stored)
-        storing = loop.run_in_executor(self._thread, self._store, stored)
+        storing = asyncio.get_running_loop().run_in_executor(self._thread, self._store, stored)
         return await asyncio.shield(storing)  # it is stored even if nobody waits any more
 
     def _store(self, stored: _Stored) -> ChatAnswer:

@@ -249,7 +249,7 @@ class _Asking:
             **self._reach.options,
         )
         await stack.enter_async_context(chat)
-        cached = CachedChat(chat, self._cache, self._b.usage)
+        cached = CachedChat(chat, self._cache, self._b.usage, s.client.max_in_flight)
         stack.callback(cached.close)
         return cached
 
