@@ -199,8 +199,8 @@ class SynthSettings(Settings):
 
     backend: Literal["layout", "file", "openai", "vllm"] = Field(
         "layout",
-        description="layout = from document structure, no model; file = your own questions; openai = from a model behind "
-        "any OpenAI-compatible server; vllm = from one that is started here",
+        description="layout = from document structure, no model; file = your own questions; openai = by a model behind "
+        "any OpenAI-compatible server; vllm = by one that is started here",
     )
     files: Texts = Field((), description="question files (JSONL or Parquet), for backend: file")
     tasks: Texts = Field(TASKS, description="tasks to write questions for; more come from synth.prompts")

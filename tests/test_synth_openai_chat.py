@@ -11,6 +11,7 @@ import random
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -557,6 +558,33 @@ def test_an_unusual_format_is_learnt() -> None:
     with FakeChat(echo) as server:
         asyncio.run(main())
     assert sizes == [5_000, 30_000, 30_000]
+
+
+class Images(list[bytes]):
+    """A list that can be watched."""
+
+
+def test_images_are_let_go_while_the_server_thinks() -> None:
+    watched: list[weakref.ref[Images]] = []
+    alive: list[bool] = []
+
+    async def load_watched(pages: Sequence[PromptPage]) -> Images:
+        images = Images([JPEG + bytes(1000)])
+        watched.append(weakref.ref(images))
+        return images
+
+    def look(asked: Asked) -> str:
+        alive.append(watched[-1]() is not None)
+        return echo(asked)
+
+    async def main(images: str) -> None:
+        async with chat_with(server, images=images) as chat:
+            await chat.ask(request_of(images, pages=[0]), load_watched)
+
+    with FakeChat(look) as server:
+        for images in ("inline", "file"):
+            asyncio.run(main(images))
+    assert alive == [False, False]
 
 
 # Nothing is left behind
