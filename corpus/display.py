@@ -82,6 +82,20 @@ def _print_run(out: Console, found: Mapping[str, Any]) -> None:
     _print_bars(out, samples["token_histogram"])
     out.print("\n[bold]pages a window[/]")
     _print_bars(out, found["windows"]["pages"])
+    out.print("\n[bold]questions, by place in the document[/]")
+    _print_bars(out, found["questions"]["places"])
+    if found["questions"]["checks"]:
+        out.print("\n[bold]checks of a model's questions[/]")
+        for name, n in found["questions"]["checks"].items():
+            tried = n["passed"] + n["failed"]
+            out.print(f"  {name:<20} {n['passed']:>8,} of {tried:,} passed ({n['passed'] / tried:.0%})")
+    if found["spent"]:
+        total = found["spent"]["total"]
+        price = f", price {total['money']:,.2f}" if "money" in total else ""
+        out.print(
+            f"\n[bold]spent[/] {total['requests']:,} requests, {total['prompt_tokens']:,} + "
+            f"{total['completion_tokens']:,} tokens{price}; by task and check in run.json"
+        )
     if found["rejected"]:
         out.print("\n[bold]refused, by stage and reason[/] (rejected.parquet)")
         _print_counts(out, found["rejected"], "")

@@ -13,12 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpus.errors import ConfigError
-from corpus.records import LedgerEntry, Page, Question, Sample
+from corpus.records import CHECKS, LedgerEntry, Page, Question, Sample
 from corpus.store import parquet_source, plain, read_records, read_table
 
 TOKEN_EDGES = (32_768, 49_152, 65_536, 81_920, 98_304, 114_688)
 MATCH_REASONS = ("contaminated", "near-duplicate", "benchmark-question", "benchmark-unreadable")
 MAX_MATCHES = 100
+THIRDS = ("beginning", "middle", "end")  # of a document
 PAGE_EDGES = (8, 16, 24, 32, 40, 48, 64)
 
 
@@ -96,10 +97,37 @@ def describe_run(run: Path) -> dict[str, Any]:
             "tokens_exact": all(samples["tokens_exact"]),
             "token_histogram": histogram(samples["num_tokens"], TOKEN_EDGES),
         },
+        "questions": _question_facts(run),
+        "spent": about.get("spent", {}),
         "rejected": rejections(run),
         "matched": matches(run, {e.doc_id: Path(e.uri).name for e in reversed(ledger)}),  # of equal files the first
         "shards": _shard_facts(run),
         "plan": _plan_report(run),
+    }
+
+
+def _question_facts(run: Path) -> dict[str, Any]:
+    """How many questions passed each check, and where in their documents the accepted ones were asked, in thirds."""
+    num_pages = {}
+    if (run / "ledger.parquet").is_file():
+        table = read_table(run / "ledger.parquet", columns=["doc_id", "num_pages"])
+        num_pages = dict(zip(table["doc_id"].to_pylist(), table["num_pages"].to_pylist(), strict=True))
+    checks: dict[str, Counter[str]] = {}
+    places = Counter(dict.fromkeys(THIRDS, 0))
+    columns = ["doc_id", "segment_first", "segment_pages", "reason", "verdicts"]
+    for file in sorted(run.glob("questions/p*.parquet")):
+        if "verdicts" not in pq.read_schema(parquet_source(file)).names:  # a run of an earlier version
+            continue
+        for q in read_table(file, columns=columns).to_pylist():
+            for verdict in q["verdicts"]:
+                checks.setdefault(verdict["check"], Counter())["passed" if verdict["passed"] else "failed"] += 1
+            if not q["reason"]:
+                middle = (q["segment_first"] + q["segment_pages"] / 2) / max(1, num_pages.get(q["doc_id"], 1))
+                places[THIRDS[min(2, int(3 * middle))]] += 1
+    ordered = sorted(checks, key=lambda name: CHECKS.index(name) if name in CHECKS else len(CHECKS))
+    return {
+        "checks": {n: {"passed": checks[n]["passed"], "failed": checks[n]["failed"]} for n in ordered},
+        "places": dict(places),
     }
 
 

@@ -18,14 +18,17 @@ from typing import Any
 
 import fakes
 import pytest
+from click.testing import CliRunner
 from fake_chat import Asked, FakeChat, always, mixture
 
+from corpus.cli import main
 from corpus.config import Config, load_config
 from corpus.errors import EngineError
+from corpus.inspection import describe_run
 from corpus.linting import lint_run
 from corpus.pipeline import BuildResult
 from corpus.pipeline import build as run_build
-from corpus.records import Question, Rejected, Sample
+from corpus.records import CHECKS, Question, Rejected, Sample
 from corpus.store import read_records
 
 PAGES = 18
@@ -289,3 +292,15 @@ def test_a_server_that_is_not_there_is_said_at_once(library: Path, tmp_path: Pat
         config = settings(server, tmp_path / "cache", "synth.client.give_up_s=0.1")
     with pytest.raises(EngineError, match=re.escape(server.base_url)):
         build(library, tmp_path / "run", config)
+
+
+def test_inspect_and_the_report_tell_checks_places_and_cost(honest: tuple[Path, FakeChat, Path]) -> None:
+    run, _, _ = honest
+    facts = describe_run(run)
+    assert facts["questions"]["places"] == {"beginning": 9, "middle": 0, "end": 9}  # two segments of nine pages
+    assert list(facts["questions"]["checks"]) == [c for c in CHECKS if c in facts["questions"]["checks"]]
+    assert facts["questions"]["checks"]["agreement"] == {"passed": 18, "failed": 0}
+    shown = CliRunner().invoke(main, ["inspect", str(run)]).output
+    assert re.search(r"ambiguity +18 of 18 passed \(100%\)", shown)
+    assert "requests, " in shown
+    assert "<td>ambiguity</td><td>18</td><td>0</td>" in (run / "report.html").read_text()
