@@ -22,7 +22,7 @@ test: check
 # PaddleOCR itself, offline, in an environment of its own (700 MB), on models made from those that RapidOCR carries; and
 # vLLM itself, in another (3.4 GB), on the CPU, with a tiny random model made on the spot.
 test-engines: setup $(PADDLE)/installed $(VLLM)/installed
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/test_corpus_paddleocr_engine.py tests/test_synth_vllm_engine.py
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/test_corpus_paddleocr_engine.py tests/test_synth_vllm_engine.py tests/test_build_vllm_engine.py
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -658,3 +658,34 @@ def test_no_file_or_socket_stays_open() -> None:
 
 def _is_open(number: str) -> bool:
     return os.path.lexists(f"/proc/self/fd/{number}")
+
+
+# A server of ours
+
+
+def test_a_server_of_ours_that_died_is_started_again_and_asked_again() -> None:
+    with FakeChat(echo, dies_after=(3, 6)) as server:
+
+        def revive() -> None:
+            if server.died.is_set():
+                server.start()
+
+        found = asking(server, *(request_of(f"q{i}") for i in range(8)), revive=revive, max_in_flight=1)
+    assert [json.loads(a.text)["answer"] for a in found] == [f"q{i}" for i in range(8)]
+    assert server.answered_again == []
+
+
+def test_a_server_of_ours_that_stays_down_ends_the_run() -> None:
+    def revive() -> None:
+        raise EngineError("it died too often")
+
+    with FakeChat(echo) as server:
+        server.stop()
+        found = asking(server, request_of("a"), request_of("b"), revive=revive)
+    assert [str(e) for e in found] == ["it died too often"] * 2
+
+
+def test_a_key_of_ours_is_sent_without_an_environment_variable() -> None:
+    with FakeChat(echo, api_key="drawn") as server:
+        (found,) = asking(server, request_of("q"), api_key="drawn")
+    assert json.loads(found.text) == {"answer": "q"}
