@@ -468,7 +468,7 @@ class OpenAiChat:
             tries += 1
             if found.kind == "unreachable":
                 now = time.monotonic()
-                self._away_since = self._away_since or now
+                self._away_since = now if self._away_since is None else self._away_since
                 if now - self._away_since >= self._gone_after_s:
                     self._give_up(self._explain(found))
             else:
