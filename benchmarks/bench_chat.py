@@ -16,6 +16,7 @@ import argparse
 import asyncio
 import importlib.metadata
 import json
+import os
 import platform
 import random
 import re
@@ -128,6 +129,7 @@ def measure(number: int, in_flight: int, delay_s: float, cached: bool) -> dict[s
         "of_ideal_rate_from_first_to_last": round(number / found["seconds"] / ideal_per_s, 3),
         "client_cpu_ms_a_request": round(found["cpu_seconds"] / number * 1000, 2),
         "client_peak_mb": found["peak_mb"],
+        "load_average": round(os.getloadavg()[0], 1),  # of the machine, this included
     }
 
 

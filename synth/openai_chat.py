@@ -476,7 +476,7 @@ class OpenAiChat:
                 await self._revived(self._revive)
             elif found.kind == "unreachable":
                 now = time.monotonic()
-                self._away_since = self._away_since or now
+                self._away_since = now if self._away_since is None else self._away_since
                 if now - self._away_since >= self._gone_after_s:
                     self._give_up(self._explain(found))
             else:

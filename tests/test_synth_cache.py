@@ -102,6 +102,13 @@ def test_the_first_answer_stays(tmp_path: Path) -> None:
     assert cache.get(KEY) == ANSWER
 
 
+def test_an_answer_outlives_the_power(tmp_path: Path) -> None:
+    """Which no test can cut: what SQLite promises for these two settings is that a commit is on the disk."""
+    cache = AnswerCache(tmp_path / "answers.sqlite")
+    settings = [cache._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
+    assert settings == ["wal", 2]
+
+
 def test_long_answers_are_kept_small(tmp_path: Path) -> None:
     cache = AnswerCache(tmp_path / "answers.sqlite")
     cache.put(KEY, "m", other("a transcription " * 100_000))
@@ -273,12 +280,15 @@ class Model:
         self.asked: list[ChatRequest] = []
         self.failing = False
         self.go_on: asyncio.Event | None = None
+        self.held: dict[str, asyncio.Event] = {}
 
     async def ask(self, request: ChatRequest, load: LoadImages) -> ChatAnswer:
         self.asked.append(request)
         await load(request.pages)
         if self.go_on:
             await self.go_on.wait()
+        if request.text in self.held:
+            await self.held[request.text].wait()
         if self.failing:
             raise RequestFailed("timeout", "after 3 attempts")
         return other(f"{request.text} {len(self.asked)}")
@@ -401,10 +411,13 @@ def test_an_answer_is_kept_even_if_nobody_waits_for_it_any_more(bench: Bench, mo
     monkeypatch.setattr(bench.cache, "put_all", slow)
 
     async def main() -> None:
+        bench.model.held["b"] = asyncio.Event()
         tasks = [asyncio.create_task(bench.chat.ask(replace(REQUEST, text=t), load)) for t in "ab"]
         while not writing.is_set() or len(bench.model.asked) < 2:
             await asyncio.sleep(0.001)
-        await asyncio.sleep(0.05)  # the second one waits for the writer's thread
+        bench.model.held["b"].set()
+        while not bench.chat._unstored:  # b waits for the thread, which is busy with a
+            await asyncio.sleep(0.001)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ from synth.chat import ChatAnswer, ChatRequest, PromptPage, RequestFailed, Sampl
 from synth.openai_chat import (
     LONGEST_PAUSE_S,
     LONGEST_RETRY_AFTER_S,
+    Fault,
     OpenAiChat,
     api_key_of,
     body_of,
@@ -342,11 +344,13 @@ def test_what_may_pass_is_tried_again(trouble: str, monkeypatch: pytest.MonkeyPa
         ("junk", "connection-cut"),
         ("half-body", "connection-cut"),
         ("broken-body", "unreadable-response"),
+        ("endless-body", "unreadable-response"),
         ("hang", "timeout"),
         ("drip", "timeout"),
     ],
 )
-def test_out_of_attempts(trouble: str, reason: str) -> None:
+def test_out_of_attempts(trouble: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_RESPONSE_BYTES", 2**20)
     with FakeChat(echo, script=always(trouble)) as server:
         (found,) = asking(server, request_of(), timeout_s=0.3 if reason == "timeout" else 10, attempts=2)
     assert isinstance(found, RequestFailed)
@@ -414,8 +418,20 @@ def test_odd_answers_are_read_with_care() -> None:
 
 @pytest.mark.parametrize("trouble", ["401", "404"])
 def test_a_refused_key_or_an_unknown_model_stops_everyone_at_once(trouble: str) -> None:
+    loaded: list[Sequence[PromptPage]] = []
+
+    async def counted(pages: Sequence[PromptPage]) -> Sequence[bytes]:
+        loaded.append(pages)
+        return await load(pages)
+
+    async def main() -> list[Any]:
+        async with chat_with(server, max_in_flight=1) as chat:
+            asked = (chat.ask(request_of(str(i)), counted) for i in range(20))
+            return await asyncio.gather(*asked, return_exceptions=True)
+
     with FakeChat(echo, script=always(trouble)) as server:
-        found = asking(server, *(request_of(str(i)) for i in range(20)), max_in_flight=1)
+        found = asyncio.run(main())
+    assert len(loaded) == 1
     assert {type(f) for f in found} == {EngineError}
     assert server.base_url in str(found[0])
     assert len(server.requests) == 1
@@ -466,6 +482,47 @@ def test_what_is_with_the_server_when_the_run_stops_is_not_thrown_away() -> None
     assert isinstance(paid, ChatAnswer)
     assert isinstance(key, EngineError)
     assert isinstance(late, EngineError)
+
+
+def test_who_pauses_when_the_run_stops_does_not_sleep_on() -> None:
+    async def main() -> list[Any]:
+        async with asyncio.timeout(30), chat_with(server) as chat:
+            pausing = await start(chat.ask(request_of("pausing"), load))
+            while not server.requests:
+                await asyncio.sleep(0.01)
+            return await asyncio.gather(pausing, chat.ask(request_of("key"), load), return_exceptions=True)
+
+    with FakeChat(echo, script=by_text(pausing="429", key="401"), retry_after="100") as server:
+        assert [type(f) for f in asyncio.run(main())] == [EngineError, EngineError]
+
+
+def test_any_sign_of_life_starts_the_clock_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server is away from 0 s, answers with an error at 50 s, and is away again from 100 s to 150 s."""
+    away = Fault(kind="unreachable", reason="unreachable", detail="")
+    error = Fault(kind="passing", reason="server-error", detail="")
+    answer = ChatAnswer(text="a", finish_reason="stop", prompt_tokens=0, completion_tokens=0)
+    story = [(0.0, away), (50.0, error), (100.0, away), (150.0, away), (155.0, answer)]
+    clock = [0.0]
+
+    async def attempt(self: OpenAiChat, asking: Coroutine[Any, Any, Any]) -> ChatAnswer | Fault:
+        asking.close()
+        clock[0], found = story.pop(0)
+        return found
+
+    monkeypatch.setattr(OpenAiChat, "_attempt", attempt)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    async def main(gone_after_s: float) -> ChatAnswer:
+        async with OpenAiChat(
+            base_url="http://127.0.0.1:1/v1", model="m", backoff_s=0, gone_after_s=gone_after_s
+        ) as chat:
+            return await chat.ask(request_of(), load)
+
+    again = list(story)
+    assert asyncio.run(main(60)) == answer
+    story, clock = again, [0.0]
+    with pytest.raises(EngineError, match="no connection"):
+        asyncio.run(main(50))
 
 
 def test_a_server_that_comes_back_is_found_again_and_nothing_was_paid_twice() -> None:
