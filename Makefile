@@ -7,6 +7,8 @@ VLLM := .venv-vllm
 BIN := $(VENV)/bin
 WORKERS ?= $(shell nproc)
 TESTS ?= tests
+ENGINES := corpus_paddleocr synth_vllm build_vllm
+JOBS ?= 3  # test files at once: most of a test's time it waits for processes of its own
 
 .PHONY: demo test test-engines check setup documents clean
 
@@ -17,12 +19,12 @@ demo: setup
 	@echo "Open runs/demo/report.html in a browser."
 
 test: check
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(TESTS)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 
 # PaddleOCR itself, offline, in an environment of its own (700 MB), on models made from those that RapidOCR carries; and
 # vLLM itself, in another (3.4 GB), on the CPU, with a tiny random model made on the spot.
 test-engines: setup $(PADDLE)/installed $(VLLM)/installed
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/test_corpus_paddleocr_engine.py tests/test_synth_vllm_engine.py tests/test_build_vllm_engine.py
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(ENGINES:%=tests/test_%_engine.py)
 
 check: setup
 	$(BIN)/ruff format --check .

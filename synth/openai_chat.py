@@ -111,9 +111,13 @@ def api_key_of(variable: str) -> str:
         return ""
     key = os.environ.get(variable, "").strip()
     if not key:
-        raise ConfigError(f"the environment variable {variable} (synth.api_key_env) is not set; put the key into it")
+        raise ConfigError(
+            f"the environment variable {variable} (synth.client.api_key_env) is not set; put the key into it"
+        )
     if not key.isascii() or not key.isprintable():
-        raise ConfigError(f"the environment variable {variable} (synth.api_key_env) holds characters that no key has")
+        raise ConfigError(
+            f"the environment variable {variable} (synth.client.api_key_env) holds characters that no key has"
+        )
     return key
 
 
@@ -554,7 +558,7 @@ class OpenAiChat:
         where = f"{self.base_url} (model {self._model})"
         kept = "; answers so far are kept, and the same command goes on from here"
         if fault.reason == "key-refused":
-            variable = self._key_env or "none is named in synth.api_key_env"
+            variable = self._key_env or "none is named in synth.client.api_key_env"
             return f"{where}: {fault.detail}; check the environment variable of the key ({variable}){kept}"
         if fault.reason == "unknown-model":
             return f"{where}: {fault.detail}; check synth.model and synth.base_url, which mostly ends in /v1{kept}"
@@ -564,7 +568,7 @@ class OpenAiChat:
             return f"{where}: no connection to the server ({fault.detail}); start it or correct synth.base_url{kept}"
         return (
             f"{where}: {self._failed_in_a_row} requests in a row failed after {self._attempts} attempts each, the last "
-            f"one with {fault.reason} ({fault.detail}); look after the server, or raise synth.gone_after_failures{kept}"
+            f"one with {fault.reason} ({fault.detail}); look after the server, or raise synth.client.attempts{kept}"
         )
 
     def _expected_bytes(self, pages: Sequence[PromptPage]) -> int:
