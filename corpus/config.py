@@ -133,7 +133,7 @@ class ClientSettings(Settings):
     """How a model's server is reached. None of these changes what is asked."""
 
     api_key_env: str | None = Field(
-        None, description="environment variable that holds the key; null = OPENAI_API_KEY, where that is set"
+        None, description="environment variable that holds the key, such as OPENAI_API_KEY; null = no key is sent"
     )
     images: Literal["inline", "file"] = Field("inline", description="file = by file://, for a vLLM on this machine")
     max_in_flight: int = Field(64, ge=1, le=4_096, description="requests at once")

@@ -304,3 +304,14 @@ def test_inspect_and_the_report_tell_checks_places_and_cost(honest: tuple[Path, 
     assert re.search(r"ambiguity +18 of 18 passed \(100%\)", shown)
     assert "requests, " in shown
     assert "<td>ambiguity</td><td>18</td><td>0</td>" in (run / "report.html").read_text()
+
+
+def test_a_cached_build_needs_no_server_and_says_so(
+    honest: tuple[Path, FakeChat, Path], library: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, _, cache = honest
+    with FakeChat(answer) as away:
+        config = settings(away, cache)
+    run_build([str(library)], tmp_path / "run", config, workers=2)
+    assert questions_of(tmp_path / "run") == questions_of(run)
+    assert f"not reached so far: {away.base_url}" in capsys.readouterr().err

@@ -9,7 +9,6 @@ the share of `synth.layout_share`) is written from the documents' structure firs
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -22,6 +21,7 @@ from typing import Any
 
 from corpus.config import SynthSettings
 from corpus.decontamination import QuestionIndex
+from corpus.errors import EngineError
 from corpus.records import Document, Page, Question, Rejected, content_id
 from corpus.stages import structure_questions
 from corpus.stages.state import Build
@@ -37,7 +37,6 @@ from synth.vllm_server import VllmServer
 from synth.write import without_known, without_repeats
 
 CACHE_FILE = "answers.sqlite"
-DEFAULT_KEY = "OPENAI_API_KEY"
 STAGE_VERSION = 1  # raise it when the same answers should be judged anew
 NOT_ASKED = {"backend", "files", "prompts", "tasks", "base_url", "client", "vllm"}  # how a model is reached, not what
 
@@ -131,8 +130,7 @@ class Reach:
 def _server(b: Build) -> Reach:
     """A server that somebody else runs."""
     s = b.config.synth
-    key = s.client.api_key_env or (DEFAULT_KEY if os.environ.get(DEFAULT_KEY) else "")
-    options = {"base_url": s.base_url or "", "api_key_env": key, "images": s.client.images}
+    options = {"base_url": s.base_url or "", "api_key_env": s.client.api_key_env or "", "images": s.client.images}
     return Reach(writer=s.model or "", judge=s.judge_model or s.model or "", options=options)
 
 
@@ -217,6 +215,7 @@ class _Asking:
     ) -> None:
         self._b, self._tasks, self._fingerprints = b, tasks, fingerprints
         self._images, self._cache, self._reach = images, cache, reach
+        self._chats: list[OpenAiChat] = []
 
     async def run(self) -> None:
         s = self._b.config.synth
@@ -227,6 +226,8 @@ class _Asking:
             writer, judge = (models[name] for name in names)
             questioner = Questioner(writer=writer, judge=judge, tasks=self._tasks, settings=s, seed=self._b.config.seed)
             async with asyncio.TaskGroup() as group:
+                for chat in self._chats:
+                    group.create_task(self._warn(chat))
                 for name in self._fingerprints:
                     asked = []
                     for document in self._b.kept(name):
@@ -249,9 +250,17 @@ class _Asking:
             **self._reach.options,
         )
         await stack.enter_async_context(chat)
+        self._chats.append(chat)
         cached = CachedChat(chat, self._cache, self._b.usage, s.client.max_in_flight)
         stack.callback(cached.close)
         return cached
+
+    async def _warn(self, chat: OpenAiChat) -> None:
+        """Say at once that a server is away; it may come, and what is asked may be in the cache."""
+        try:
+            await chat.check()
+        except EngineError as e:
+            self._b.progress.say(f"not reached so far: {e}")
 
     async def _ask(self, questioner: Questioner, name: str, document: Document, room: asyncio.Semaphore) -> Asked:
         try:
