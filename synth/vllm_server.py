@@ -90,6 +90,20 @@ def environment_of(settings: VllmSettings, api_key: str, environment: Mapping[st
     return {name: value for name, value in environment.items() if name not in drop} | ours
 
 
+def checked(settings: VllmSettings, model: str) -> VllmSettings:
+    """The settings with the interpreter's whole path.
+
+    Raises:
+        ConfigError: no such folder or no such interpreter.
+    """
+    if model.startswith(FOLDER) and not Path(model).expanduser().is_dir():
+        raise ConfigError(f"synth.model = {model!r} is not a folder")
+    python = shutil.which(os.path.expanduser(settings.python or sys.executable))
+    if python is None:
+        raise ConfigError(f"synth.vllm.python = {settings.python!r} is not an executable file")
+    return settings.model_copy(update={"python": settings.python and python})
+
+
 class VllmServer:
     """A running vLLM server, as a context manager; ready for requests once it is entered.
 
@@ -105,12 +119,7 @@ class VllmServer:
     def __init__(
         self, settings: VllmSettings, model: str, *, log: Path, max_images: int, media: Path | None = None
     ) -> None:
-        if model.startswith(FOLDER) and not Path(model).expanduser().is_dir():
-            raise ConfigError(f"synth.model = {model!r} is not a folder")
-        python = shutil.which(os.path.expanduser(settings.python or sys.executable))
-        if python is None:
-            raise ConfigError(f"synth.vllm.python = {settings.python!r} is not an executable file")
-        self._settings = settings.model_copy(update={"python": settings.python and python})
+        self._settings = checked(settings, model)
         self._log = log
         self._held = socket.socket()
         self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as vLLM does: it can bind the port beside us

@@ -23,7 +23,7 @@ from fake_chat import Asked, FakeChat, always, mixture
 
 from corpus.cli import main
 from corpus.config import Config, load_config
-from corpus.errors import EngineError
+from corpus.errors import ConfigError, EngineError
 from corpus.inspection import describe_run
 from corpus.linting import lint_run
 from corpus.pipeline import BuildResult
@@ -48,12 +48,13 @@ def answer(asked: Asked) -> str:
     shown = [int(label.removeprefix("Page ")) for label in asked.labels]
     if "question" not in (asked.schema or {}).get("properties", {}):
         return json.dumps({"answer": _looked_up(asked.text, shown)})
-    task = re.search(r"Task: ([a-z-]+)\.", asked.text)
-    assert task
+    named = re.search(r"Task: ([a-z-]+)\.", asked.text)
+    assert named
+    task = named[1] if named[1] in BY_MODEL else "extract-single"
     draw = asked.body["seed"]
     first = shown[draw % (len(shown) - 1)]
     second = shown[-1] if shown[-1] != first else shown[0]
-    numbers = [first] if task[1] == "extract-single" else [first, second]
+    numbers = [first] if task == "extract-single" else [first, second]
     questions = {
         "extract-single": f"According to page {first}, how many kilograms does the pump of hall {first} weigh?",
         "extract-multi": f"List the weights in kilograms of the pumps on page {first} and page {second}, in order.",
@@ -71,9 +72,9 @@ def answer(asked: Asked) -> str:
             "evidence_sources": ["Text"] * len(numbers),
             "evidence": [fact(n) for n in sorted(numbers)],
             "anchor": f"page {first}",
-            "question": questions[task[1]],
-            "answer_format": "List" if task[1] == "extract-multi" else "Integer",
-            "answer": answers[task[1]],
+            "question": questions[task],
+            "answer_format": "List" if task == "extract-multi" else "Integer",
+            "answer": answers[task],
         }
     )
 
@@ -210,13 +211,11 @@ def test_run_json_tells_what_was_spent_and_on_what(honest: tuple[Path, FakeChat,
 def test_a_server_that_misbehaves_and_dies_twice_costs_nothing_but_time(library: Path, tmp_path: Path) -> None:
     trouble = {
         "right": 120, "wrong": 4, "malformed-json": 6, "half-json": 6, "white-space": 6, "refusal": 6, "429": 10,
-        "500": 10, "cut": 6, "half-body": 4, "broken-body": 4, "context-length": 2, "hang": 2,
+        "500": 10, "cut": 6, "half-body": 4, "broken-body": 4, "context-length": 2,
     }  # fmt: skip
     run = tmp_path / "run"
     with FakeChat(answer, wrong=wrong, script=mixture(3, trouble), dies_after=(25, 70)) as server:
-        config = settings(
-            server, tmp_path / "cache", "synth.client.timeout_s=1", "synth.client.give_up_s=0.3", "synth.attempts=3"
-        )
+        config = settings(server, tmp_path / "cache", "synth.client.give_up_s=0.3", "synth.attempts=3")
         for _ in range(2):
             with pytest.raises(EngineError, match="the same command goes on from here"):
                 build(library, run, config)
@@ -315,3 +314,61 @@ def test_a_cached_build_needs_no_server_and_says_so(
     run_build([str(library)], tmp_path / "run", config, workers=2)
     assert questions_of(tmp_path / "run") == questions_of(run)
     assert f"not reached so far: {away.base_url}" in capsys.readouterr().err
+
+
+def test_a_task_of_ones_own_is_one_file(library: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompts").mkdir()
+    (tmp_path / "prompts" / "lookup.yaml").write_text(
+        """
+name: lookup
+definition: Ask for one number that a page states.
+restrictions: [The number stands on one page.]
+evidence_pages: [1, 1]
+answer_formats: [Integer]
+checks: [format, evidence-pages, anchor, grounded, closed-book, agreement]
+examples:
+  - pages: [3, 12]
+    reply:
+      evidence_pages: [5]
+      evidence_sources: [Text]
+      evidence: ["The mill has 12 sails."]
+      anchor: page 5
+      question: How many sails does the mill on page 5 have?
+      answer_format: Integer
+      answer: 12
+  - pages: [20, 29]
+    reply:
+      evidence_pages: [21]
+      evidence_sources: [Text]
+      evidence: ["Its wheel was replaced in 1871."]
+      anchor: page 21
+      question: In which year was the wheel of the mill on page 21 replaced?
+      answer_format: Integer
+      answer: 1871
+"""
+    )
+    with FakeChat(answer, wrong=wrong) as server:
+        own = ("synth.tasks=[lookup]", f"synth.prompts={tmp_path / 'prompts'}")
+        build(library, tmp_path / "run", settings(server, tmp_path / "cache", *own))
+    assert Counter(s.task for s in read_records(tmp_path / "run" / "samples.parquet", Sample)) == {"lookup": 6}
+    assert {v.check for q in questions_of(tmp_path / "run") for v in q.verdicts} == {
+        "format", "evidence-pages", "anchor", "grounded", "closed-book", "agreement"
+    }  # fmt: skip
+    lint_run(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("synth.base_url=ftp://host/v1", "ftp://host/v1"),
+        ("synth.client.api_key_env=LONGDOC_NO_SUCH_KEY", "LONGDOC_NO_SUCH_KEY"),
+        ("synth.prompts=/no/such/folder", "/no/such/folder"),
+        ("synth={backend: vllm, model: /no/such/model}", "synth.model = '/no/such/model' is not a folder"),
+    ],
+)
+def test_a_mistake_shows_before_a_document_is_opened(assignment: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.pdf").write_text("not opened")
+    basis = ("synth.backend=openai", "synth.model=m", "synth.base_url=http://127.0.0.1:9/v1")
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        build(tmp_path, tmp_path / "run", load_config(None, [*basis, assignment]))
+    assert not (tmp_path / "run").exists()

@@ -27,18 +27,32 @@ from corpus.stages import structure_questions
 from corpus.stages.state import Build
 from corpus.storage import cache_folder
 from corpus.store import plain, read_records, schema_of, write_records
+from synth import vllm_server
 from synth.ask import Asked, Questioner, ask_document
 from synth.cache import AnswerCache, CachedChat
-from synth.openai_chat import OpenAiChat
+from synth.openai_chat import OpenAiChat, api_key_of, checked_base_url
 from synth.prompt_pages import PromptImages
 from synth.tasks import TaskSpec, load_tasks
 from synth.usage import Prices, Spent, projected
-from synth.vllm_server import VllmServer
 from synth.write import without_known, without_repeats
 
 CACHE_FILE = "answers.sqlite"
 STAGE_VERSION = 1  # raise it when the same answers should be judged anew
 NOT_ASKED = {"backend", "files", "prompts", "tasks", "base_url", "client", "vllm"}  # how a model is reached, not what
+
+
+def check(s: SynthSettings) -> None:
+    """Find a user's mistakes before the hours of parsing.
+
+    Raises:
+        ConfigError: a faulty task file, address, key, interpreter or model folder.
+    """
+    if s.backend in ("openai", "vllm"):
+        load_tasks(s.tasks, s.prompts)
+        checked_base_url(s.base_url or "http://127.0.0.1/v1")
+        api_key_of(s.client.api_key_env or "")
+    if s.backend == "vllm":
+        vllm_server.checked(s.vllm, s.model or "")
 
 
 def run(b: Build) -> str:
@@ -141,7 +155,7 @@ def _vllm(b: Build) -> Iterator[Reach]:
     log = b.run.scratch("vllm.log")
     with TemporaryDirectory(prefix="longdoc-pages-") as folder:
         media = Path(folder)
-        server = VllmServer(s.vllm, model=s.model or "", log=log, max_images=s.max_segment_pages, media=media)
+        server = vllm_server.VllmServer(s.vllm, s.model or "", log=log, max_images=s.max_segment_pages, media=media)
         b.progress.say(f"starting vLLM with {s.model}; its log is {log}")
         with server:
             options = {
