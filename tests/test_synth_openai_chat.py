@@ -557,7 +557,7 @@ def test_looking_whether_there_is_a_server(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("MY_KEY", KEY)
     with FakeChat(echo, api_key=KEY) as server:
         asyncio.run(main(api_key_env="MY_KEY"))
-        with pytest.raises(EngineError, match=r"synth\.api_key_env"):
+        with pytest.raises(EngineError, match=r"synth\.client\.api_key_env"):
             asyncio.run(main())
     with pytest.raises(EngineError, match="no connection"):
         asyncio.run(main())
