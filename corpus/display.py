@@ -89,6 +89,8 @@ def _print_run(out: Console, found: Mapping[str, Any]) -> None:
         for name, n in found["questions"]["checks"].items():
             tried = n["passed"] + n["failed"]
             out.print(f"  {name:<20} {n['passed']:>8,} of {tried:,} passed ({n['passed'] / tried:.0%})")
+    if found["questions"]["relabelled"]:
+        out.print(f"  {found['questions']['relabelled']:,} of extract-multi need one page only: now extract-single")
     if found["spent"]:
         total = found["spent"]["total"]
         price = f", price {total['money']:,.2f}" if "money" in total else ""

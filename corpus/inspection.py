@@ -114,19 +114,22 @@ def _question_facts(run: Path) -> dict[str, Any]:
         num_pages = dict(zip(table["doc_id"].to_pylist(), table["num_pages"].to_pylist(), strict=True))
     checks: dict[str, Counter[str]] = {}
     places = Counter(dict.fromkeys(THIRDS, 0))
-    columns = ["doc_id", "segment_first", "segment_pages", "reason", "verdicts"]
+    relabelled = 0
+    columns = ["doc_id", "task", "segment_first", "segment_pages", "reason", "verdicts"]
     for file in sorted(run.glob("questions/p*.parquet")):
         if "verdicts" not in pq.read_schema(parquet_source(file)).names:  # a run of an earlier version
             continue
         for q in read_table(file, columns=columns).to_pylist():
             for verdict in q["verdicts"]:
                 checks.setdefault(verdict["check"], Counter())["passed" if verdict["passed"] else "failed"] += 1
+            relabelled += q["task"] == "extract-single" and any(v["check"] == "leakage" for v in q["verdicts"])
             if not q["reason"]:
                 middle = (q["segment_first"] + q["segment_pages"] / 2) / max(1, num_pages.get(q["doc_id"], 1))
                 places[THIRDS[min(2, int(3 * middle))]] += 1
     ordered = sorted(checks, key=lambda name: CHECKS.index(name) if name in CHECKS else len(CHECKS))
     return {
         "checks": {n: {"passed": checks[n]["passed"], "failed": checks[n]["failed"]} for n in ordered},
+        "relabelled": relabelled,  # asked for several pages, answered by one
         "places": dict(places),
     }
 

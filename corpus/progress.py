@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
@@ -20,6 +21,7 @@ class BuildProgress:
         self._console = Console(stderr=True, highlight=False)
         self._quiet = quiet
         self._live: Progress | None = None
+        self._also: Callable[[], str] | None = None
         self._stage = ""
         self._unit = ""
         self._done = self._total = self._pages = self._questions = self._documents = self._all_documents = 0
@@ -44,8 +46,16 @@ class BuildProgress:
         if self._live:
             self._live.stop()
 
-    def stage(self, name: str, total: int, unit: str, documents: int = 0) -> None:
-        """Begin a stage of `total` units; `documents`: how many it goes through, where the unit is another."""
+    def stage(
+        self, name: str, total: int, unit: str, documents: int = 0, also: Callable[[], str] | None = None
+    ) -> None:
+        """Begin a stage of `total` units.
+
+        Args:
+            documents: how many it goes through, where the unit is another.
+            also: what else there is to tell at a moment; '' = nothing.
+        """
+        self._also = also
         self._stage, self._unit, self._done, self._total = name, unit, 0, total
         self._pages = self._questions = self._documents = 0
         self._all_documents = documents
@@ -89,6 +99,8 @@ class BuildProgress:
             parts.append(f"{self._pages / seconds:.1f} pages/s")
         if self._questions:
             parts.append(f"{self._questions} questions")
+        if self._also and (told := self._also()):
+            parts.append(told)
         worked = self._pages or self._done
         if worked and not self._live and self._done < self._total:
             parts.append(f"about {(self._total - self._done) * seconds / worked:.0f} s left")

@@ -8,7 +8,6 @@ on other questions (near-duplicates) is decided in the order of the segments, af
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ from corpus.errors import DocumentError
 from corpus.records import MODEL_CHECKS, Document, Page, Question, Rejected, Segment, Verdict, content_id, question_id
 from corpus.sections import sections_of
 from synth import verify
-from synth.anchors import DocumentText
+from synth.anchors import DocumentText, named_pages
 from synth.chat import ChatModel, ChatRequest, LoadImages, RequestFailed, Sampling
 from synth.grounding import find_evidence
 from synth.prompt_pages import prompt_page
@@ -25,7 +24,6 @@ from synth.replies import Fault, Reply, parse_reply, reply_schema
 from synth.segments import draw_segments, is_left_to_layout
 from synth.tasks import TaskSpec, build_prompt
 
-NAMES_PAGES = re.compile(r"\bpages?\s+\d|第\s*\d+\s*[页頁]", re.IGNORECASE)
 NOT_ASKED = Fault(reason="not-asked", detail="")
 
 
@@ -150,7 +148,7 @@ class _Document:
             segment_first=slot.segment.first_page,
             segment_pages=slot.segment.num_pages,
             anchor=reply.anchor,
-            names_pages=bool(NAMES_PAGES.search(reply.question)),
+            names_pages=bool(named_pages(reply.question)),
             generator=generator,
             prompt_version=slot.task.version,
             seed=seed,

@@ -46,10 +46,9 @@ def fact(number: int) -> str:
 def answer(asked: Asked) -> str:
     """What an honest model says: a question about the pages it is shown, or the answer if they hold it."""
     shown = [int(label.removeprefix("Page ")) for label in asked.labels]
-    if "question" not in (asked.schema or {}).get("properties", {}):
-        return json.dumps({"answer": _looked_up(asked.text, shown)})
     named = re.search(r"Task: ([a-z-]+)\.", asked.text)
-    assert named
+    if not named:
+        return json.dumps({"answer": _looked_up(asked.text, shown)})
     task = named[1] if named[1] in BY_MODEL else "extract-single"
     draw = asked.body["seed"]
     first = shown[draw % (len(shown) - 1)]
@@ -372,3 +371,46 @@ def test_a_mistake_shows_before_a_document_is_opened(assignment: str, message: s
     with pytest.raises(ConfigError, match=re.escape(message)):
         build(tmp_path, tmp_path / "run", load_config(None, [*basis, assignment]))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_model_that_thinks_aloud_is_read_without_a_schema(library: Path, tmp_path: Path) -> None:
+    def thinking(asked: Asked) -> str:
+        assert asked.schema is None
+        return f'<think>Is it {{"answer": 7}}? No.</think>\nHere it is:\n```json\n{answer(asked)}\n```'
+
+    with FakeChat(thinking) as server:
+        build(library, tmp_path / "run", settings(server, tmp_path / "cache", "synth.structured=false"))
+    questions = questions_of(tmp_path / "run")
+    assert Counter(q.task for q in questions if q.accepted) == dict.fromkeys(BY_MODEL, 6)
+    assert all(is_right(q) for q in questions)
+
+
+def test_a_question_about_several_pages_that_one_answers_is_relabelled(library: Path, tmp_path: Path) -> None:
+    def leaking(asked: Asked) -> str:
+        """Asks about one page of the two that it names; a judge who sees that page knows the answer."""
+        if "Task: " not in asked.text:
+            return json.dumps({"answer": _looked_up(asked.text, [int(x.removeprefix("Page ")) for x in asked.labels])})
+        first = int(asked.labels[0].removeprefix("Page "))
+        value = json.loads(answer(asked))
+        return json.dumps(
+            value
+            | {
+                "evidence_pages": [first, first + 1],
+                "evidence_sources": ["Text", "Text"],
+                "evidence": [fact(first), fact(first + 1)],
+                "anchor": f"page {first}",
+                "question": f"According to page {first}, how many kilograms does the pump of hall {first} weigh?",
+                "answer_format": "Integer",
+                "answer": weight(first),
+            }
+        )
+
+    with FakeChat(leaking) as server:
+        only = "synth.tasks=[extract-multi]"
+        build(library, tmp_path / "run", settings(server, tmp_path / "cache", only))
+    questions = questions_of(tmp_path / "run")
+    assert Counter((q.task, q.accepted) for q in questions) == {("extract-single", True): 6}
+    assert all(len({e.page for e in q.evidence}) == 1 for q in questions)
+    assert describe_run(tmp_path / "run")["questions"]["relabelled"] == 6
+    shown = CliRunner().invoke(main, ["inspect", str(tmp_path / "run")]).output
+    assert "6 of extract-multi need one page only" in shown

@@ -62,7 +62,7 @@ def run(b: Build) -> str:
     structure_questions.write_questions(b, "layout", {}, frozenset(t.name for t in tasks))
     b.run.drop("questions", keep=b.partitions)
     stage = _stage(b, tasks)
-    b.progress.stage("synthesise", len(b.documents), "documents")
+    b.progress.stage("synthesise", len(b.documents), "documents", also=lambda: said(b.usage.total(), settings))
     todo = {}
     for name in b.partitions:
         upstream = [b.marker(of, name).output for of in ("pages", "layout")]
