@@ -141,10 +141,10 @@ class ClientSettings(Settings):
     image_mb: int = Field(512, ge=1, description="images held in memory at once")
     timeout_s: float = Field(300, gt=0, description="for one answer")
     attempts: int = Field(6, ge=1, le=100, description="for one request, in all")
-    backoff_s: float = Field(1.0, ge=0, le=60, description="pause after the first failure; it doubles, up to 60 s")
+    backoff_s: float = Field(1.0, ge=0, le=60, description="pause after the first failure; it doubles, up to 30 s")
     give_up_s: float = Field(120, gt=0, description="a server that answers nothing for so long stops the build")
     cache_dir: str | None = Field(
-        None, description="where paid answers are kept; null = ~/.cache/longdoc/answers (or below $XDG_CACHE_HOME)"
+        None, description="where paid answers are kept; null = storage.cache_dir, or ~/.cache/longdoc"
     )
     prompt_price: float = Field(0, ge=0, description="of a million prompt tokens, for run.json")
     completion_price: float = Field(0, ge=0, description="of a million answered tokens")
