@@ -149,7 +149,7 @@ def test_pages_read_with_low_confidence_are_counted_and_named(
     pages = [p for f in run.glob("pages/*.parquet") for p in read_records(f, Page) if p.text_source == "ocr"]
     low, high = sorted(p.ocr_confidence for p in pages)
     assert 0.9 < low < high < 1 and describe_run(run)["pages"]["low_confidence"] == 0
-    again = build([str(inputs)], run, quick(f"ocr.low_confidence={high}"), workers=2, quiet=True)
+    again = build([str(inputs)], run, quick(f"ocr.low_confidence={high}"), workers=1, quiet=True)
     assert not again.work.get("parse")  # it is a way of looking, not of reading
     assert describe_run(run)["pages"]["low_confidence"] == 1
     said = CliRunner().invoke(main, ["inspect", str(run)]).stdout
@@ -197,7 +197,7 @@ def test_every_sample_has_an_accepted_question_inside_its_window(undisturbed: tu
 
 def test_running_again_does_nothing(inputs: Path, undisturbed: tuple[Path, BuildResult]) -> None:
     before = promised_bytes(undisturbed[0])
-    again = build([str(inputs)], undisturbed[0], quick(), workers=2, quiet=True)
+    again = build([str(inputs)], undisturbed[0], quick(), workers=1, quiet=True)
     assert {k: v for k, v in again.work.items() if k != "ingest"} == {}
     assert again.work.get("ingest", 0) == 2  # what could not be read is looked at again
     assert promised_bytes(undisturbed[0]) == before
@@ -240,7 +240,7 @@ def test_a_killed_build_finishes_with_the_same_bytes(
         time.sleep(0.002)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    build([str(inputs)], run, quick(), workers=2, quiet=True)
+    build([str(inputs)], run, quick(), workers=1, quiet=True)
     assert promised_bytes(run) == promised_bytes(undisturbed[0])
     assert not list(run.rglob("*.tmp"))
     lint_run(run)
@@ -269,7 +269,7 @@ def test_a_changed_setting_redoes_only_what_depends_on_it(
     assignment: str, redone: set[str], inputs: Path, undisturbed: tuple[Path, BuildResult], tmp_path: Path
 ) -> None:
     run = copy_of(undisturbed, tmp_path)
-    result = build([str(inputs)], run, quick(assignment), workers=2, quiet=True)
+    result = build([str(inputs)], run, quick(assignment), workers=1, quiet=True)
     assert {stage for stage, n in result.work.items() if n and stage != "ingest"} == redone
     lint_run(run)
 
@@ -281,11 +281,11 @@ def test_an_added_document_is_the_only_one_parsed(
     more = tmp_path / "more"
     more.mkdir()
     write_document(more / "new.pdf", seed=77)
-    result = build([str(inputs), str(more)], run, quick(), workers=2, quiet=True)
+    result = build([str(inputs), str(more)], run, quick(), workers=1, quiet=True)
     assert (result.work["parse"], result.work["synthesise"], result.work["shard"]) == (1, 1, 1)
     assert by_name(run)["new.pdf"].status == "kept"
     fresh = tmp_path / "fresh"
-    build([str(inputs), str(more)], fresh, quick(), workers=2, quiet=True)
+    build([str(inputs), str(more)], fresh, quick(), workers=1, quiet=True)
     assert promised_bytes(run) == promised_bytes(fresh)
 
 
@@ -376,10 +376,10 @@ def test_documents_that_fail_after_ingest_are_rejected_and_tried_again(inputs: P
         canvas.save()
     run = tmp_path / "run"
     build([str(folder)], run, quick(), until="ingest", password="secret", quiet=True)
-    build([str(folder)], run, quick(), workers=2, quiet=True)
+    build([str(folder)], run, quick(), workers=1, quiet=True)
     assert Counter(e.reason for e in by_name(run).values()) == {"": 1, "encrypted": 4}
     lint_run(run)
-    build([str(folder)], run, quick(), workers=2, password="secret", quiet=True)
+    build([str(folder)], run, quick(), workers=1, password="secret", quiet=True)
     assert Counter(e.reason for e in by_name(run).values()) == {"": 5}
     assert "secret" not in (run / "run.json").read_text()
     lint_run(run)

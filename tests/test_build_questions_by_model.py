@@ -129,7 +129,7 @@ def settings(server: FakeChat, cache: Path, *assignments: str) -> Config:
 
 
 def build(library: Path, run: Path, config: Config, **options: Any) -> BuildResult:
-    return run_build([str(library)], run, config, workers=2, quiet=True, **options)
+    return run_build([str(library)], run, config, workers=1, quiet=True, **options)
 
 
 def questions_of(run: Path) -> list[Question]:
@@ -310,7 +310,7 @@ def test_a_cached_build_needs_no_server_and_says_so(
     run, _, cache = honest
     with FakeChat(answer) as away:
         config = settings(away, cache)
-    run_build([str(library)], tmp_path / "run", config, workers=2)
+    run_build([str(library)], tmp_path / "run", config, workers=1)
     assert questions_of(tmp_path / "run") == questions_of(run)
     assert f"not reached so far: {away.base_url}" in capsys.readouterr().err
 

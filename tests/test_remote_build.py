@@ -47,7 +47,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def local(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A build of the same files on the local disk."""
     out = tmp_path_factory.mktemp("local") / "run"
-    build([str(inputs)], out, load_config(None, QUICK), workers=2, quiet=True)
+    build([str(inputs)], out, load_config(None, QUICK), workers=1, quiet=True)
     return out
 
 
@@ -176,23 +176,23 @@ def test_a_build_from_a_faulty_web_server_has_the_bytes_of_a_local_one(
     web: str, local: Path, faults: Faults, config: Config, tmp_path: Path
 ) -> None:
     faults.once_each("503", "refuse", "cut", path="pdf")
-    build([f"{web}/papers/"], tmp_path / "run", config, workers=2, quiet=True)
+    build([f"{web}/papers/"], tmp_path / "run", config, workers=1, quiet=True)
     assert content(tmp_path / "run") == content(local)
 
 
 def test_each_document_is_fetched_once_and_not_again_while_it_stays(
     papers: str, inputs: Path, faults: Faults, config: Config, tmp_path: Path
 ) -> None:
-    build([papers], tmp_path / "run", config, workers=2, until="parse", quiet=True)
+    build([papers], tmp_path / "run", config, workers=1, until="parse", quiet=True)
     assert downloads(faults) == [*NAMES, "text.pdf"]
     faults.reset()
     shutil.rmtree(tmp_path / "cache")
-    again = build([papers], tmp_path / "run", config, workers=2, until="parse", quiet=True)
+    again = build([papers], tmp_path / "run", config, workers=1, until="parse", quiet=True)
     assert downloads(faults) == ["text.pdf"]  # what failed is tried again
     assert again.work == {"ingest": 1}
     RemotePath(f"{papers}/b.pdf", NEAR).write_bytes((inputs / "a.pdf").read_bytes() + b"\n")
     faults.reset()
-    build([papers], tmp_path / "run", config, workers=2, until="parse", quiet=True)
+    build([papers], tmp_path / "run", config, workers=1, until="parse", quiet=True)
     assert "b.pdf" in downloads(faults) and not {"a.pdf", "c.pdf"} & set(downloads(faults))
 
 
@@ -213,12 +213,12 @@ def test_a_document_that_cannot_be_had_is_a_row_and_is_tried_again(
         return "503" if asked.path.endswith("/b.pdf") else ""
 
     faults.choose = broken
-    build([papers], tmp_path / "run", config, workers=2, quiet=True)
+    build([papers], tmp_path / "run", config, workers=1, quiet=True)
     entry = by_name(tmp_path / "run")["b.pdf"]
     assert (entry.status, entry.stage, entry.reason) == ("rejected", "ingest", "fetch-failed")
     assert entry.detail == f"{papers}/b.pdf: HTTP 503, 4 times"
     faults.reset()
-    build([papers], tmp_path / "run", config, workers=2, quiet=True)
+    build([papers], tmp_path / "run", config, workers=1, quiet=True)
     assert content(tmp_path / "run") == content(local)
 
 
@@ -238,7 +238,7 @@ def test_a_document_that_changes_or_goes_after_ingest_is_a_row_and_is_tried_agai
         return run(b)
 
     monkeypatch.setattr(module, "run", run_after_a_change)
-    build([papers], tmp_path / "run", config, workers=2, quiet=True)
+    build([papers], tmp_path / "run", config, workers=1, quiet=True)
     ends = {n: (e.stage, e.reason) for n, e in by_name(tmp_path / "run").items() if e.status == "rejected"}
     assert ends.pop("text.pdf") == ("ingest", "not-a-pdf")
     assert ends == {"a.pdf": (stage, "source-changed"), "b.pdf": (stage, "fetch-failed")}
@@ -247,7 +247,7 @@ def test_a_document_that_changes_or_goes_after_ingest_is_a_row_and_is_tried_agai
 
 def test_a_cache_that_holds_one_document_is_enough(papers: str, local: Path, config: Config, tmp_path: Path) -> None:
     small = config.model_copy(update={"storage": config.storage.model_copy(update={"cache_gb": 1e-6})})
-    build([papers], tmp_path / "run", small, workers=2, quiet=True)
+    build([papers], tmp_path / "run", small, workers=1, quiet=True)
     assert content(tmp_path / "run") == content(local)
     assert len(list((tmp_path / "cache" / "copies").iterdir())) <= 2
 
@@ -342,7 +342,7 @@ def test_a_build_into_a_faulty_bucket_is_the_local_run(
 ) -> None:  # fmt: skip
     faults.once_each("500", "lost", path=r"/(pages|shards|plan|markers)/")
     with Watcher(s3, bucket) as watcher:
-        result = build([str(inputs)], f"{bucket}/run", config, workers=2)
+        result = build([str(inputs)], f"{bucket}/run", config, workers=1)
     assert watcher.broken == [] and len(watcher.seen) > 20
     assert {"500", "lost"} <= {asked.fault for asked in faults.seen}
     assert str(result.run) == f"{bucket}/run"
@@ -361,7 +361,7 @@ def test_a_build_into_a_faulty_bucket_is_the_local_run(
     assert secrets_in(tmp_path) == []
     assert [f for f in (tmp_path / "cache").rglob("*") if f.is_file()] == []
 
-    again = build([str(inputs)], f"{bucket}/run", config, workers=2, quiet=True)
+    again = build([str(inputs)], f"{bucket}/run", config, workers=1, quiet=True)
     assert again.work == {"ingest": 1}
     assert objects(f"{bucket}/run") == files(local)
 
@@ -419,7 +419,7 @@ def test_a_killed_build_into_a_bucket_finishes_with_the_same_bytes(
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         faults.reset()
-        build([str(inputs)], f"{bucket}/run", config, workers=2, quiet=True)
+        build([str(inputs)], f"{bucket}/run", config, workers=1, quiet=True)
     assert watcher.broken == []
     assert objects(f"{bucket}/run") == files(local)
     assert [f for f in (tmp_path / "cache").rglob("*") if f.is_file()] == []
@@ -436,9 +436,9 @@ def test_a_store_that_stops_answering_ends_the_build_and_costs_only_time(
 ) -> None:
     faults.choose = lambda asked: "503" if asked.method == "PUT" and "/questions/" in asked.path else ""
     with pytest.raises(EngineError, match=r"cannot write .*/questions/p\d+\.parquet: HTTP 503, 4 times"):
-        build([str(inputs)], f"{bucket}/run", config, workers=2, quiet=True)
+        build([str(inputs)], f"{bucket}/run", config, workers=1, quiet=True)
     faults.reset()
-    result = build([str(inputs)], f"{bucket}/run", config, workers=2, quiet=True)
+    result = build([str(inputs)], f"{bucket}/run", config, workers=1, quiet=True)
     assert "parse" not in result.work
     assert objects(f"{bucket}/run") == files(local)
 

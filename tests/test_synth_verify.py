@@ -282,4 +282,4 @@ def test_the_questions_of_known_quality_are_as_many_and_as_various_as_they_are_s
     chinese = [k for k in known_questions() if not k.question.question.isascii() and k.document.endswith("zh")]
     assert len(known_questions()) >= 200
     assert len(chinese) >= 60
-    assert len({k.kind for k in known_questions()}) == 10
+    assert len({k.kind for k in known_questions()}) == 11

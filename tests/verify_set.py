@@ -4,6 +4,7 @@
 heading of level 1, `##` of level 2, `!` a caption, `|` a row of a table. `questions.jsonl` holds questions with their
 kind: right, or what is wrong with them. Every other question of a kind about the first six documents was held out while
 the checks were tuned on the rest; those about the other six were counted when they were new, then tuned on as well.
+`blind.jsonl` was written by somebody who had not seen the checks, and nothing was tuned on it.
 `examples.jsonl` are right questions about examples/documents, which the benchmark judges on pages that a build parsed.
 """
 
@@ -25,7 +26,7 @@ from synth.tasks import load_tasks
 from synth.verify import judged, text_checks
 
 DATA = Path(__file__).parent / "data" / "verify"
-PARTS = ("tuned on", "held out")
+PARTS = ("tuned on", "held out", "blind")
 LINE = 20.0  # points
 
 
@@ -106,7 +107,8 @@ def known_questions() -> tuple[Known, ...]:
     """Every question about the documents beside it."""
     seen: Counter[str] = Counter()
     found = []
-    for number, row in enumerate(read_rows("questions.jsonl"), start=1):
+    rows = [*read_rows("questions.jsonl"), *({**row, "part": "blind"} for row in read_rows("blind.jsonl"))]
+    for number, row in enumerate(rows, start=1):
         part = row.get("part") or PARTS[seen[row["kind"]] % 2]
         seen[row["kind"]] += 1
         question = as_question(row, documents()[row["document"]], number)
