@@ -217,11 +217,9 @@ def started(run: Path, pattern: str) -> Callable[[], bool]:
 KILL_MOMENTS = {
     "after ingest": ".state/ingest.parquet",
     "while parsing": ".state/parse/*.parquet",
-    "after some pages": ".state/markers/pages-*.json",
     "after some questions": ".state/markers/questions-*.json",
     "while sharding": "shards/.*.tmp",
     "after some shards": ".state/markers/shards-*.json",
-    "after the plan": ".state/markers/plan-*.json",
 }
 
 

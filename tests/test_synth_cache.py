@@ -150,8 +150,8 @@ def writer(path: Path, name: str, first: int, step: int, stop: int) -> subproces
 def test_what_was_stored_survives_kills(tmp_path: Path) -> None:
     """Two writers at once are killed in the middle of their work, several times over."""
     path, stored = tmp_path / "answers.sqlite", []
-    for start, enough in ((0, 1), (10_000, 25), (20_000, 60)):
-        writers = [writer(path, f"w{n}", start + n, 2, start + 10_000) for n in range(2)]
+    for start, enough in ((0, 1), (1_000_000, 25), (2_000_000, 60)):  # too many to come to an end
+        writers = [writer(path, f"w{n}", start + n, 2, start + 1_000_000) for n in range(2)]
         for process in writers:
             assert process.stdout
             stored += [int(process.stdout.readline().split()[0]) for _ in range(enough)]

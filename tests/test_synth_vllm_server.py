@@ -403,8 +403,9 @@ def test_stopping_ends_a_wait_for_the_start(model: Path, log: Path) -> None:
 # --------------------------------------------------------------------------------------------------------- orphans
 
 PARENT = """
-import sys
+import signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job is started with it ignored
 sys.path.insert(0, sys.argv[1])
 from test_synth_vllm_server import settings
 from synth.vllm_server import VllmServer
