@@ -7,6 +7,7 @@ only when one of *its* fields changes, so each section below belongs to one stag
 from __future__ import annotations
 
 import difflib
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -290,14 +291,49 @@ class ShardSettings(Settings):
     max_bytes: int = Field(1_000_000_000, ge=1_000_000, description="a new shard begins past this size")
 
 
+class HardwareSettings(Settings):
+    """What GPU-hours are predicted for. It changes no plan."""
+
+    peak_tflops: float = Field(989, gt=0, description="of one GPU in bf16, dense: H100 989, A100 312, H20 148")
+    utilisation: float = Field(0.4, gt=0, le=1, description="share of the peak that training reaches")
+
+
+DEFAULT_HARDWARE = HardwareSettings()
+
+
 class PackingSettings(Settings):
     """How samples become rows and rows become steps."""
 
     capacity: int = Field(131_072, ge=1, description="tokens of a row, at most")
+    largest_sample: int | None = Field(None, ge=1, description="tokens of a sample, at most; null = capacity")
+    row_lengths: tuple[int, ...] = Field(
+        (), description="shorter rows beside those of capacity, e.g. [32768, 65536]; a step has rows of one length"
+    )
     tokens_per_step: int = Field(4_194_304, ge=1, description="4 M tokens = 32 rows of 131,072")
     rows_per_step: int | None = Field(None, ge=1, description="overrides tokens_per_step")
+    data_parallel_sizes: tuple[int, ...] = Field(
+        (), description="sizes you will train at, e.g. [8, 16]: rows of a step become a multiple; [] = any divisor"
+    )
     balance_window: int = Field(1_024, ge=1, description="rows among which steps are grouped by cost")
+    pack_window: int | None = Field(None, ge=1, description="samples packed at a time; null = all: fewer rows")
     validation_share: float = Field(0.01, ge=0, lt=1, description="of the documents, chosen by their id")
+    hardware: HardwareSettings = HardwareSettings()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PackingSettings:
+        for name, values in (("row_lengths", self.row_lengths), ("data_parallel_sizes", self.data_parallel_sizes)):
+            if any(n < 1 for n in values):
+                raise ValueError(f"{name} = {list(values)} must be positive")
+        if any(n >= self.capacity for n in self.row_lengths):
+            raise ValueError(f"row_lengths = {list(self.row_lengths)} must be below capacity = {self.capacity}")
+        multiple = math.lcm(*self.data_parallel_sizes)
+        if self.rows_per_step and self.rows_per_step % multiple:
+            nearest = multiple * max(1, round(self.rows_per_step / multiple))
+            raise ValueError(
+                f"rows_per_step = {self.rows_per_step} is no multiple of every size in "
+                f"data_parallel_sizes = {list(self.data_parallel_sizes)}; take {nearest}"
+            )
+        return self
 
 
 class WorkerSettings(Settings):

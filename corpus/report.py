@@ -65,11 +65,17 @@ def _facts(run: Path) -> dict[str, Any]:
         "suffix": SUFFIXES[about["config"]["render"]["format"]],
         "ledger": rows[:MAX_LEDGER_ROWS],
         "ledger_cut": max(0, len(rows) - MAX_LEDGER_ROWS),
+        "shares": _by_name,
         "matched": [{k: clean(v) for k, v in r.items()} for r in described["matched"]],
         "licenses": dict(Counter(clean(e.license) or "not stated" for e in kept).most_common()),
         "languages": dict(Counter(clean(e.language) or "not stated" for e in kept).most_common()),
         "examples": _examples(run, {e.doc_id: clean(Path(e.uri).name) for e in kept}),
     }
+
+
+def _by_name(shares: list[dict[str, Any]]) -> dict[str, int]:
+    """Tokens of the plan's tasks or length buckets, by name."""
+    return {clean(s["name"]) or "(no name)": s["num_tokens"] for s in shares}
 
 
 def _examples(run: Path, names: dict[str, str]) -> dict[str, list[dict[str, Any]]]:

@@ -1,41 +1,47 @@
 """Samples to rows to steps, from lengths alone: what every training step will contain. Pure, seeded.
 
-1. Rows: best-fit decreasing on tokens. Equal lengths are one class and rows with equal free space are one
-   slot, so a whole class moves between slots at once. 1,000,000 samples of which 40 % fill a row alone take
-   0.4 s for this part; a loop over single samples takes 10 s and gives the same number of rows.
-2. Steps: rows are shuffled, then grouped by predicted cost inside windows of `balance_window` rows, so that
-   the rows of one step finish together; then the steps of a window are shuffled, so that no curriculum of
-   lengths is hidden in the order. Larger windows balance better and mix less: with 60,000 samples of 85 K
-   tokens on average and 8 ranks that wait for each other after every row, 25 % idle when only shuffled, 4.9 %
-   in windows of 64 rows, 1.3 % of 256, 0.35 % of 1,024.
+1. Rows: `packing.rows`, over all samples or, with `pack_window`, over so many at a time.
+2. Steps: rows are shuffled, then grouped by predicted cost inside windows of `balance_window` rows, so that rows
+   that run at the same time finish together; then all steps are shuffled, so that no curriculum of lengths or
+   tasks is hidden in the order. Without declared data-parallel sizes a whole step is one group, which serves
+   every size; with them a group is as large as their common multiple, and a step mixes groups of different
+   cost. Larger windows balance better: `benchmarks/bench_packing.py` has the figures.
 3. Ranks: `assign` is the one rule, for the trainer and for every prediction.
 
 Samples are put in order by their id before anything is drawn, so the order of the input changes nothing. No
 sample is lost: each is in the plan once or in `left_out` with its reason. Rows are as full as their samples
 make them, never padded to capacity. The rows that do not fill a whole step form a last, shorter one; they are
-drawn by the shuffle, not by their cost.
+drawn by the shuffle, not by their cost. Where sizes are declared, rows of several samples are split until the last
+step, too, is a multiple of them.
+
+Shorter rows (`row_lengths`) beside those of `capacity` tokens take the samples that fit them, and every step then
+has rows of one length.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from corpus.records import Rejected
 from packing.cost import ModelDims, sample_flops
+from packing.ids import order_of_ids
+from packing.rows import count_rows, pack
 
-PLAN_VERSION = 1  # raise it when the same input would give another plan
+PLAN_VERSION = 2  # raise it when the same input would give another plan
 
 TOO_LONG = "longer-than-capacity"
 VALIDATION = "validation-split"
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
-TextArray = npt.NDArray[np.object_]
 
 
 class PlanSettings(Protocol):
@@ -44,43 +50,51 @@ class PlanSettings(Protocol):
     @property
     def capacity(self) -> int: ...
     @property
+    def largest_sample(self) -> int | None: ...
+    @property
+    def row_lengths(self) -> tuple[int, ...]: ...
+    @property
     def tokens_per_step(self) -> int: ...
     @property
     def rows_per_step(self) -> int | None: ...
     @property
+    def data_parallel_sizes(self) -> tuple[int, ...]: ...
+    @property
     def balance_window(self) -> int: ...
+    @property
+    def pack_window(self) -> int | None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
     """Columns of a table of samples, one entry a sample. Ids are unique; the reader checks lengths."""
 
-    sample_id: TextArray
+    sample_id: pa.Array  # of strings
     num_tokens: IntArray  # >= 1
     num_patches: IntArray  # >= 0
     num_supervised: IntArray  # >= 0
-    task: TextArray
-    split: TextArray  # only 'train' is planned
+    task: pa.Array  # of strings, as a dictionary
+    split: pa.Array  # likewise; only 'train' is planned
 
     @staticmethod
     def of(
-        sample_id: Sequence[str],
+        sample_id: Sequence[str] | pa.Array,
         num_tokens: npt.ArrayLike,
         num_patches: npt.ArrayLike | None = None,
         num_supervised: npt.ArrayLike | None = None,
-        task: Sequence[str] | None = None,
-        split: Sequence[str] | None = None,
+        task: Sequence[str] | pa.Array | None = None,
+        split: Sequence[str] | pa.Array | None = None,
     ) -> Samples:
         """Samples from plain sequences; what is not given is 0, '' or 'train'."""
         n = len(sample_id)
         zeros = np.zeros(n, dtype=np.int64)
         samples = Samples(
-            sample_id=_texts(sample_id, n),
+            sample_id=pa.array(sample_id, pa.string()),
             num_tokens=np.asarray(num_tokens, dtype=np.int64),
             num_patches=zeros if num_patches is None else np.asarray(num_patches, dtype=np.int64),
             num_supervised=zeros if num_supervised is None else np.asarray(num_supervised, dtype=np.int64),
-            task=_texts([""] * n if task is None else task, n),
-            split=_texts(["train"] * n if split is None else split, n),
+            task=_words("", n) if task is None else _encoded(task),
+            split=_words("train", n) if split is None else _encoded(split),
         )
         assert all(len(column) == n for column in samples.columns().values()), "columns of different lengths"
         return samples
@@ -88,7 +102,7 @@ class Samples:
     def __len__(self) -> int:
         return len(self.sample_id)
 
-    def columns(self) -> dict[str, npt.NDArray[Any]]:
+    def columns(self) -> dict[str, Any]:
         """Every column by its name."""
         return {
             "sample_id": self.sample_id,
@@ -99,34 +113,42 @@ class Samples:
             "split": self.split,
         }
 
-    def take(self, index: npt.NDArray[Any]) -> Samples:
+    def take(self, index: IntArray) -> Samples:
         """The samples at `index`, in that order."""
-        return Samples(**{name: column[index] for name, column in self.columns().items()})
+        places = pa.array(index)
+        taken = {n: c.take(places) if isinstance(c, pa.Array) else c[index] for n, c in self.columns().items()}
+        return Samples(**taken)
 
-    def by_id(self) -> Samples:
-        """The samples in the order of their ids."""
-        ids = self.sample_id.tolist()
-        return self.take(np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64))
+    def in_order(self) -> Samples:
+        """The samples in an order that their ids alone decide (`packing.ids`)."""
+        order = order_of_ids(self.sample_id)
+        return self if np.array_equal(order, np.arange(len(order))) else self.take(order)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """Every sample in its place, ordered by step, row and position; and what was left out.
 
-    Rows of a step are in falling order of cost. `row_step`, `row_cost` and `row_tokens` have one entry a
-    row, in the same order.
+    Rows of a step are in falling order of cost. What begins with `row_` has one entry a row, in the same order.
     """
 
-    capacity: int
-    rows_per_step: int  # of every step but the last, which may have fewer
     samples: Samples
     step: IntArray
     row: IntArray  # 0-based in the step
     position: IntArray  # 0-based in the row
+    rows_per_step: tuple[int, ...]  # of whole steps, for each of `row_lengths`
+    row_lengths: tuple[int, ...]  # tokens of a row at most, rising; one, or one for each kind of step
     row_step: IntArray
-    row_cost: FloatArray  # floating-point operations, forward and backward
+    row_length: IntArray  # tokens at most
     row_tokens: IntArray
+    row_cost: FloatArray  # floating-point operations, forward and backward
+    fewest_rows: float  # no packing of these samples has fewer
     left_out: tuple[Rejected, ...]
+
+    @property
+    def capacity(self) -> int:
+        """Tokens of the longest rows, at most."""
+        return self.row_lengths[-1]
 
     @property
     def num_rows(self) -> int:
@@ -134,14 +156,14 @@ class Plan:
 
     @property
     def num_steps(self) -> int:
-        return -(-self.num_rows // self.rows_per_step)
+        return int(self.row_step[-1]) + 1 if self.num_rows else 0
 
     @property
     def last_step_rows(self) -> int:
         """Rows of the last step; 0 for an empty plan."""
-        return self.num_rows - (self.num_steps - 1) * self.rows_per_step if self.num_rows else 0
+        return int((self.row_step == self.row_step[-1]).sum()) if self.num_rows else 0
 
-    def columns(self) -> dict[str, npt.NDArray[Any]]:
+    def columns(self) -> dict[str, Any]:
         """The fields of `corpus.records.PlanEntry`, one entry a sample."""
         columns = self.samples.columns()
         del columns["split"]
@@ -151,167 +173,137 @@ class Plan:
 def plan(samples: Samples, settings: PlanSettings, *, seed: int, dims: ModelDims) -> Plan:
     """Pack samples into rows and group rows into steps; the same input and seed give the same plan."""
     rng = np.random.default_rng(seed)
-    samples = samples.by_id()
-    kept, left_out = _leave_out(samples, settings.capacity)
-    samples = samples.take(kept)
+    samples = samples.in_order()
+    kept, left_out = _leave_out(samples, settings)
+    shuffled = rng.permutation(np.flatnonzero(kept))
+    tokens = samples.num_tokens[shuffled]
+    row_lengths = tuple(sorted({*settings.row_lengths, settings.capacity}))
+    kind = np.searchsorted(np.array(row_lengths), tokens)  # the shortest rows that hold the sample
 
-    shuffled = rng.permutation(len(samples))
-    order = shuffled[np.argsort(-samples.num_tokens[shuffled], kind="stable")]
-    samples = samples.take(order)
-    bins = pack(samples.num_tokens, settings.capacity)
+    row_of = np.empty(len(shuffled), dtype=np.int64)
+    kinds: list[int] = []  # rows of each kind
+    fewest = 0.0
+    for number, length in enumerate(row_lengths):
+        members = np.flatnonzero(kind == number)
+        rows, bound = _pack_in_windows(tokens[members], length, settings.pack_window)
+        rows = _split_rows(rows, math.lcm(*settings.data_parallel_sizes))
+        row_of[members] = sum(kinds) + rows
+        kinds.append(count_rows(rows))
+        fewest += bound
 
-    num_rows = int(bins.max()) + 1 if len(bins) else 0
-    flops = sample_flops(samples.num_tokens, samples.num_patches, samples.num_supervised, dims)
-    costs: FloatArray = np.bincount(bins, weights=flops, minlength=num_rows).astype(np.float64)
-    rows_per_step = step_rows(settings)
-    row_order = _order_rows(costs, rows_per_step, settings.balance_window, rng)
+    num_rows = sum(kinds)
+    flops = sample_flops(tokens, samples.num_patches[shuffled], samples.num_supervised[shuffled], dims)
+    costs: FloatArray = np.bincount(row_of, weights=flops, minlength=num_rows).astype(np.float64)
+    per_step = tuple(step_rows(settings, length) for length in row_lengths)
+    steps = _order_steps(costs, kinds, per_step, settings, rng)
+    row_order = np.concatenate([np.empty(0, dtype=np.int64), *steps])
+    sizes = np.array([len(step) for step in steps], dtype=np.int64)
+    row_step = np.repeat(np.arange(len(steps)), sizes)
+    row_in_step = np.arange(num_rows) - np.repeat(np.cumsum(sizes) - sizes, sizes)
 
     place = np.empty(num_rows, dtype=np.int64)  # row of the packing -> row of the plan
     place[row_order] = np.arange(num_rows)
-    sample_row = place[bins]
-    by_row = np.argsort(sample_row, kind="stable")
-    sample_row = sample_row[by_row]
-    samples = samples.take(by_row)
-    first_of_row = np.searchsorted(sample_row, np.arange(num_rows))
-    row_tokens = np.add.reduceat(samples.num_tokens, first_of_row) if num_rows else samples.num_tokens
+    by_row = np.argsort(place[row_of], kind="stable")
+    row_of = place[row_of][by_row]
+    first = np.searchsorted(row_of, np.arange(num_rows))
+    planned = samples.take(shuffled[by_row])
     return Plan(
-        capacity=settings.capacity,
-        rows_per_step=rows_per_step,
-        samples=samples,
-        step=sample_row // rows_per_step,
-        row=sample_row % rows_per_step,
-        position=np.arange(len(samples)) - first_of_row[sample_row],
-        row_step=np.arange(num_rows) // rows_per_step,
+        samples=planned,
+        step=row_step[row_of],
+        row=row_in_step[row_of],
+        position=np.arange(len(row_of)) - first[row_of],
+        rows_per_step=per_step,
+        row_lengths=row_lengths,
+        row_step=row_step,
+        row_length=np.repeat(np.array(row_lengths), kinds)[row_order],
+        row_tokens=np.bincount(row_of, weights=planned.num_tokens, minlength=num_rows).astype(np.int64),
         row_cost=costs[row_order],
-        row_tokens=row_tokens,
+        fewest_rows=fewest,
         left_out=left_out,
     )
 
 
-def step_rows(settings: PlanSettings) -> int:
-    """Rows of a step: as set, or as many full ones as `tokens_per_step` holds, at least one."""
-    return settings.rows_per_step or max(1, settings.tokens_per_step // settings.capacity)
+def step_rows(settings: PlanSettings, length: int | None = None) -> int:
+    """Rows of `length` tokens (by default `capacity`) of a step.
+
+    As set, or about as many full ones as `tokens_per_step` holds: at least one, and a multiple of the declared
+    data-parallel sizes.
+    """
+    if settings.rows_per_step:
+        return settings.rows_per_step
+    multiple = math.lcm(*settings.data_parallel_sizes)
+    return multiple * max(1, round(settings.tokens_per_step / (length or settings.capacity) / multiple))
 
 
-def _leave_out(samples: Samples, capacity: int) -> tuple[npt.NDArray[np.bool_], tuple[Rejected, ...]]:
+def _leave_out(samples: Samples, settings: PlanSettings) -> tuple[npt.NDArray[np.bool_], tuple[Rejected, ...]]:
     """Which samples are planned, and the others with their reason."""
-    held_out = samples.split != "train"
-    too_long = samples.num_tokens > capacity
+    held_out = ~pc.equal(samples.split, "train").to_numpy(zero_copy_only=False)
+    most = min(settings.capacity, settings.largest_sample or settings.capacity)
+    key = "capacity" if most == settings.capacity else "largest_sample"
+    too_long = samples.num_tokens > most
     refused: list[Rejected] = []
     for i in np.flatnonzero(held_out | too_long).tolist():
         if held_out[i]:
-            reason, detail = VALIDATION, f"split {samples.split[i]!r} is not trained on"
+            reason, detail = VALIDATION, f"split {samples.split[i].as_py()!r} is not trained on"
         else:
             reason = TOO_LONG
-            detail = f"{samples.num_tokens[i]} tokens; raise packing.capacity, now {capacity}, to take it"
-        refused.append(Rejected(id=samples.sample_id[i], stage="plan", reason=reason, detail=detail))
+            detail = f"{samples.num_tokens[i]} tokens; raise packing.{key}, now {most}, to take it"
+        refused.append(Rejected(id=samples.sample_id[i].as_py(), stage="plan", reason=reason, detail=detail))
     return ~(held_out | too_long), tuple(refused)
 
 
-def pack(lengths: IntArray, capacity: int) -> IntArray:
-    """Best-fit decreasing: the row of each sample. `lengths` fall, and none exceeds `capacity`.
+def _pack_in_windows(lengths: IntArray, capacity: int, window: int | None) -> tuple[IntArray, float]:
+    """`pack`, over `window` samples at a time where one is set."""
+    window = window or max(len(lengths), 1)
+    rows = np.empty(len(lengths), dtype=np.int64)
+    num_rows, fewest = 0, 0.0
+    for start in range(0, len(lengths), window):
+        found, bound = pack(lengths[start : start + window], capacity)
+        rows[start : start + window] = num_rows + found
+        num_rows += count_rows(found)
+        fewest += bound
+    return rows, fewest
 
-    A sample goes to the row with the least free space that still takes it. That row stays the best one for
-    the next sample of the same length, as long as it takes it: so a slot's rows are filled with `space //
-    length` samples each, all at once.
-    """
-    assert not len(lengths) or lengths[0] <= capacity, f"a sample of {lengths[0]} tokens exceeds {capacity}"
-    values, counts = np.unique(lengths, return_counts=True)
-    slots = _Slots(min(capacity, int(lengths.sum())))
-    # One entry a move: `num_rows` rows from `first_rows` on take `per_row` samples each.
-    first_rows: list[int] = []
-    num_rows: list[int] = []
-    per_row: list[int] = []
-    opened = 0
-    for length, count in zip(values[::-1].tolist(), counts[::-1].tolist(), strict=True):
-        while count:
-            space = slots.tightest(length)
-            if space is None:
-                space, fresh = slots.capacity, -(-count // (slots.capacity // length))
-                slots.put(space, opened, fresh)
-                opened += fresh
-            each = min(space // length, count)
-            first, taken = slots.take(space, count // each)
-            slots.put(space - each * length, first, taken)
-            first_rows.append(first)
-            num_rows.append(taken)
-            per_row.append(each)
-            count -= taken * each
-    each_row = np.array(per_row, dtype=np.int64)
-    moved = np.array(num_rows, dtype=np.int64) * each_row
-    within = np.arange(len(lengths)) - np.repeat(np.cumsum(moved) - moved, moved)
-    start = np.repeat(np.array(first_rows, dtype=np.int64), moved)
-    rows: IntArray = start + within // np.repeat(each_row, moved)
+
+def _split_rows(rows: IntArray, multiple: int) -> IntArray:
+    """The rows with as many of them split in two as make their number a multiple; fewer where none can be split."""
+    rows, num_rows = rows.copy(), count_rows(rows)
+    while missing := -num_rows % multiple:
+        last = np.full(num_rows, -1)
+        last[rows] = np.arange(len(rows))  # the last sample of each row
+        chosen = last[np.flatnonzero(np.bincount(rows, minlength=num_rows) > 1)[:missing]]
+        if not len(chosen):
+            break
+        rows[chosen] = num_rows + np.arange(len(chosen))
+        num_rows += len(chosen)
     return rows
 
 
-class _Slots:
-    """Open rows by their free space, as ranges of row numbers, and the tightest space that takes a length.
-
-    The spaces in use are bits of words of 512, with one summary bit a word: finding the next one is two
-    shifts.
-    """
-
-    WORD = 512
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self._rows: dict[int, list[tuple[int, int]]] = {}  # space -> (first row, number of rows)
-        self._words = [0] * (capacity // self.WORD + 1)
-        self._summary = 0
-
-    def tightest(self, length: int) -> int | None:
-        """The least free space in use that is at least `length`."""
-        index, bit = divmod(length, self.WORD)
-        if index < len(self._words) and (word := self._words[index] >> bit):
-            return length + _lowest_bit(word)
-        if not (later := self._summary >> (index + 1)):
-            return None
-        index += 1 + _lowest_bit(later)
-        return index * self.WORD + _lowest_bit(self._words[index])
-
-    def put(self, space: int, first: int, num_rows: int) -> None:
-        """Add rows with this much free space; full rows are forgotten."""
-        if not space:
-            return
-        self._rows.setdefault(space, []).append((first, num_rows))
-        index, bit = divmod(space, self.WORD)
-        self._words[index] |= 1 << bit
-        self._summary |= 1 << index
-
-    def take(self, space: int, at_most: int) -> tuple[int, int]:
-        """Remove one range of at most that many rows: its first row and its length."""
-        ranges = self._rows[space]
-        first, num_rows = ranges.pop()
-        if num_rows > at_most:
-            ranges.append((first + at_most, num_rows - at_most))
-            return first, at_most
-        if not ranges:
-            del self._rows[space]
-            index, bit = divmod(space, self.WORD)
-            self._words[index] ^= 1 << bit
-            if not self._words[index]:
-                self._summary ^= 1 << index
-        return first, num_rows
-
-
-def _lowest_bit(word: int) -> int:
-    return (word & -word).bit_length() - 1
-
-
-def _order_rows(costs: FloatArray, rows_per_step: int, window: int, rng: np.random.Generator) -> IntArray:
-    """The rows in the order of the plan: steps of similar cost, shuffled inside windows of rows."""
-    rows = rng.permutation(len(costs))
-    whole = len(rows) // rows_per_step * rows_per_step
-    window = max(window // rows_per_step, 1) * rows_per_step
-    ordered: list[IntArray] = []
-    for start in range(0, whole, window):
-        chunk = rows[start : min(start + window, whole)]
-        steps = chunk[np.argsort(-costs[chunk], kind="stable")].reshape(-1, rows_per_step)
-        ordered.append(rng.permutation(steps).reshape(-1))
-    rest = rows[whole:]
-    ordered.append(rest[np.argsort(-costs[rest], kind="stable")])
-    return np.concatenate(ordered)
+def _order_steps(
+    costs: FloatArray,
+    kinds: Sequence[int],
+    per_step: Sequence[int],
+    settings: PlanSettings,
+    rng: np.random.Generator,
+) -> list[IntArray]:
+    """The rows of every step, costliest first: of one kind, of similar cost, in random order; short steps last."""
+    whole: list[IntArray] = []
+    short: list[IntArray] = []
+    first = 0
+    for num_rows, size in zip(kinds, per_step, strict=True):
+        rows = first + rng.permutation(num_rows)
+        first += num_rows
+        group = math.lcm(*settings.data_parallel_sizes) if settings.data_parallel_sizes else size
+        end = num_rows // size * size
+        window = max(settings.balance_window // size, 1) * size
+        for start in range(0, end, window):
+            chunk = rows[start : min(start + window, end)]
+            groups = chunk[np.argsort(-costs[chunk], kind="stable")].reshape(-1, group)
+            whole += list(rng.permutation(groups).reshape(-1, size))
+        if end < num_rows:
+            short.append(rows[end:])
+    steps = [whole[i] for i in rng.permutation(len(whole)).tolist()] + short
+    return [step[np.argsort(-costs[step], kind="stable")] for step in steps]
 
 
 def assign(costs: Sequence[float] | FloatArray, num_ranks: int) -> list[list[int]]:
@@ -344,7 +336,10 @@ def assign_steps(costs: FloatArray, num_ranks: int) -> tuple[IntArray, IntArray]
     return ranks, rounds
 
 
-def _texts(values: Sequence[str], n: int) -> TextArray:
-    texts = np.empty(n, dtype=np.object_)
-    texts[:] = values
-    return texts
+def _encoded(words: Sequence[str] | pa.Array) -> pa.Array:
+    array = words if isinstance(words, pa.Array) else pa.array(words, pa.string())
+    return array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
+
+
+def _words(word: str, n: int) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(np.zeros(n, dtype=np.int32), [word])

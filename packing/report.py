@@ -1,30 +1,49 @@
-"""What a plan will do, before a GPU is rented: fill, balance and predicted idle. Pure.
+"""What a plan will do, before a GPU is rented: fill, balance, predicted idle and GPU-hours. Pure.
 
 Idle is the share of rank-seconds spent waiting, when time is proportional to `packing.cost`. It is given for
 both ways to train: ranks that wait for each other after every row (FSDP gathers weights in every forward),
-and ranks that only meet at the optimizer step (gradient accumulation without synchronisation): 0.35 % and
-0.07 % for 32 rows of natural lengths over 8 ranks in the default balance window. The prediction covers
-compute alone: reading, communication and recomputation come on top. The last, shorter step counts.
+and ranks that only meet at the optimizer step (gradient accumulation without synchronisation). The prediction
+covers compute alone: reading, communication and recomputation come on top. The last, shorter step counts.
+
+The number of rows stands beside a lower bound from a linear program (`packing.patterns`): what a better packer could
+still save is at most the difference.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import asdict, dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from corpus.blocks import clean
+from corpus.config import DEFAULT_HARDWARE
 from packing.plan import FloatArray, IntArray, Plan, assign_steps
+
+ROW_MULTIPLE = 64  # tokens to which a row is padded, so that sequence-parallel ranks get equal parts
 
 DATA_PARALLEL_SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 LENGTH_BUCKETS = ("<32K", "32-64K", "64-96K", "96-128K", ">128K")
 _BUCKET_STARTS = (32_768, 65_536, 98_304, 131_073)  # 131,072 is the last length of 96-128K
 
-PETA = 1e15
+FILL_EDGES = (0, 50, 60, 70, 80, 90, 95, 99)
+COST_EDGES = (0, 25, 50, 75, 90, 110, 125, 150, 200)
+
+PETA, TERA = 1e15, 1e12
+
+
+class Hardware(Protocol):
+    """What the report reads of `corpus.config.HardwareSettings`."""
+
+    @property
+    def peak_tflops(self) -> float: ...
+    @property
+    def utilisation(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,20 +69,27 @@ class PlanReport:
     """The figures of a plan. Shares and variation are 0..1; costs are forward and backward."""
 
     fingerprint: str  # '' for a plan that was not written
-    capacity: int  # tokens of a row
-    rows_per_step: int
-    last_step_rows: int  # rows of the last step, at most `rows_per_step`
+    capacity: int  # tokens of the longest rows, at most
+    row_lengths: tuple[int, ...]  # of every kind of row; the last is `capacity`
+    rows_per_step: tuple[int, ...]  # for each of `row_lengths`
+    last_step_rows: int  # rows of the last step, at most as many
     num_samples: int
     num_tokens: int
     num_supervised: int
     num_rows: int
     num_steps: int
-    fill: float  # tokens / (rows x capacity)
+    fewest_rows: int  # no packing of these samples has fewer
+    fill: float  # tokens / (rows x their length)
+    padding: float  # tokens added where rows are padded to a multiple of 64 / tokens
     row_cost_variation: float  # standard deviation / mean of the rows' cost
+    row_fill_histogram: dict[str, int]  # rows by how full they are
+    row_cost_histogram: dict[str, int]  # rows by their cost, as a share of the mean
     petaflops: float  # of the whole plan
+    gpu_hours: float  # at the hardware's speed, without idle
+    hardware: str
     tasks: tuple[Share, ...]
     lengths: tuple[Share, ...]
-    idle: tuple[Idle, ...]  # at the sizes that divide `rows_per_step`
+    idle: tuple[Idle, ...]  # at the sizes that divide the rows of every step but short ones
     left_out: dict[str, int]  # samples by reason
 
     def as_dict(self) -> dict[str, Any]:
@@ -71,13 +97,15 @@ class PlanReport:
         return asdict(self)
 
 
-def make_report(plan: Plan, *, fingerprint: str = "") -> PlanReport:
+def make_report(plan: Plan, *, hardware: Hardware = DEFAULT_HARDWARE, fingerprint: str = "") -> PlanReport:
     """The figures of `plan`."""
     tokens = plan.samples.num_tokens
     mean = float(plan.row_cost.mean()) if plan.num_rows else 0.0
+    flops = float(plan.row_cost.sum())
     return PlanReport(
         fingerprint=fingerprint,
         capacity=plan.capacity,
+        row_lengths=plan.row_lengths,
         rows_per_step=plan.rows_per_step,
         last_step_rows=plan.last_step_rows,
         num_samples=len(tokens),
@@ -85,12 +113,18 @@ def make_report(plan: Plan, *, fingerprint: str = "") -> PlanReport:
         num_supervised=int(plan.samples.num_supervised.sum()),
         num_rows=plan.num_rows,
         num_steps=plan.num_steps,
-        fill=_rounded(int(tokens.sum()) / (plan.num_rows * plan.capacity)) if plan.num_rows else 0.0,
+        fewest_rows=math.ceil(plan.fewest_rows - 1e-6),
+        fill=_rounded(int(tokens.sum()) / int(plan.row_length.sum())) if plan.num_rows else 0.0,
+        padding=_rounded(int((-plan.row_tokens % ROW_MULTIPLE).sum()) / int(tokens.sum())) if plan.num_rows else 0.0,
         row_cost_variation=_rounded(float(plan.row_cost.std()) / mean) if mean else 0.0,
-        petaflops=round(float(plan.row_cost.sum()) / PETA, 3),
+        row_fill_histogram=_histogram(plan.row_tokens / plan.row_length, FILL_EDGES),
+        row_cost_histogram=_histogram(plan.row_cost / (mean or 1.0), COST_EDGES),
+        petaflops=round(flops / PETA, 3),
+        gpu_hours=round(flops / (hardware.peak_tflops * TERA * hardware.utilisation) / 3600, 3),
+        hardware=f"{hardware.peak_tflops:g} TFLOP/s at {hardware.utilisation:.0%}",
         tasks=_task_shares(plan),
         lengths=_length_shares(tokens),
-        idle=tuple(predict_idle(plan, n) for n in DATA_PARALLEL_SIZES if plan.rows_per_step % n == 0),
+        idle=tuple(predict_idle(plan, n) for n in _sizes(plan)),
         left_out=dict(sorted(Counter(r.reason for r in plan.left_out).items())),
     )
 
@@ -109,11 +143,17 @@ def predict_idle(plan: Plan, data_parallel_size: int) -> Idle:
     )
 
 
+def _sizes(plan: Plan) -> list[int]:
+    return [n for n in DATA_PARALLEL_SIZES if all(rows % n == 0 for rows in plan.rows_per_step)]
+
+
 def _step_costs(plan: Plan) -> FloatArray:
-    """`[steps, rows_per_step]` costs; the rows that the last step lacks cost nothing."""
-    costs = np.zeros(plan.num_steps * plan.rows_per_step)
-    costs[: plan.num_rows] = plan.row_cost
-    return costs.reshape(plan.num_steps, plan.rows_per_step)
+    """`[steps, rows of the largest step]` costs; the rows that other steps lack cost nothing."""
+    sizes = np.bincount(plan.row_step)
+    first = np.cumsum(sizes) - sizes
+    costs = np.zeros((len(sizes), int(sizes.max(initial=0))))
+    costs[plan.row_step, np.arange(plan.num_rows) - first[plan.row_step]] = plan.row_cost
+    return costs
 
 
 def _waiting(busy: npt.NDArray[np.float64], duration: npt.NDArray[np.float64]) -> float:
@@ -121,13 +161,20 @@ def _waiting(busy: npt.NDArray[np.float64], duration: npt.NDArray[np.float64]) -
     return max(0.0, _rounded(1 - float(busy.sum()) / available)) if available else 0.0
 
 
+def _histogram(shares: FloatArray, edges: tuple[int, ...]) -> dict[str, int]:
+    """How many shares lie from each edge to the next, edges in percent; the last is open."""
+    counts = np.bincount(np.searchsorted(edges, shares * 100, side="right") - 1, minlength=len(edges)).tolist()
+    labels = [f"{a}-{b} %" for a, b in pairwise(edges)] + [f"{edges[-1]} % and more"]
+    return dict(zip(labels, counts, strict=True))
+
+
 def _task_shares(plan: Plan) -> tuple[Share, ...]:
-    counts: Counter[str] = Counter()
-    tokens: Counter[str] = Counter()
-    for task, length in zip(plan.samples.task.tolist(), plan.samples.num_tokens.tolist(), strict=True):
-        counts[task] += 1
-        tokens[task] += length
-    return tuple(Share(name=t, num_samples=counts[t], num_tokens=tokens[t]) for t in sorted(counts))
+    task = plan.samples.task
+    names, codes = task.dictionary.to_pylist(), task.indices.to_numpy()
+    counts = np.bincount(codes, minlength=len(names)).tolist()
+    tokens = np.bincount(codes, weights=plan.samples.num_tokens, minlength=len(names)).tolist()
+    found = sorted(zip(names, counts, tokens, strict=True))
+    return tuple(Share(name=n, num_samples=c, num_tokens=int(t)) for n, c, t in found if c)
 
 
 def _length_shares(lengths: IntArray) -> tuple[Share, ...]:
@@ -151,9 +198,12 @@ def format_report(report: PlanReport) -> str:
     lines = [
         f"plan {report.fingerprint}".rstrip(),
         f"  {report.num_samples:,} samples, {report.num_tokens:,} tokens ({report.num_supervised:,} supervised)",
-        f"  {report.num_rows:,} rows of at most {report.capacity:,} tokens, {report.fill:.1%} full",
-        f"  {report.num_steps:,} steps of {report.rows_per_step} rows{_last_step(report)}",
-        f"  {report.petaflops:,.1f} PFLOP; a row's cost varies by {report.row_cost_variation:.1%}",
+        f"  {report.num_rows:,} {_plural('row', report.num_rows)} of at most {_either(report.row_lengths)} tokens, "
+        f"{report.fill:.1%} full; no packing has fewer than {report.fewest_rows:,}{_above(report)}",
+        f"  {report.num_steps:,} {_plural('step', report.num_steps)} of {_either(report.rows_per_step)} rows"
+        f"{_last_step(report)}",
+        f"  {report.petaflops:,.1f} PFLOP, {report.gpu_hours:,.1f} GPU-hours at {report.hardware}; "
+        f"a row's cost varies by {report.row_cost_variation:.1%}",
         *_share_lines("task", report.tasks, report),
         *_share_lines("length", report.lengths, report),
     ]
@@ -167,8 +217,21 @@ def format_report(report: PlanReport) -> str:
     return "\n".join(lines)
 
 
+def _plural(word: str, count: int) -> str:
+    return word if count == 1 else f"{word}s"
+
+
+def _either(numbers: tuple[int, ...]) -> str:
+    return " / ".join(f"{n:,}" for n in numbers)
+
+
+def _above(report: PlanReport) -> str:
+    more = report.num_rows / report.fewest_rows - 1 if report.fewest_rows else 0.0
+    return f" ({more:.2%} above)" if more > 0 else ""
+
+
 def _last_step(report: PlanReport) -> str:
-    if report.last_step_rows in (0, report.rows_per_step):
+    if report.last_step_rows in (0, *report.rows_per_step):
         return ""
     return f", the last of {report.last_step_rows}"
 

@@ -6,9 +6,9 @@ and the way out, because a length that is silently taken for 0 shows up as an ou
 
 The plan's name is its content: `plan-<fingerprint>` hashes the samples (in the order of their ids), what
 decides their places, and `identity`, which says how the lengths were counted (tokenizer, chat template,
-message and image settings). The same input gives the same files, byte for byte. Reading 1,000,000 samples
-takes 0.7 s from Parquet and 5 s from JSONL, where every line is parsed alone so that a fault has a line
-number.
+message and image settings). The same input gives the same files, byte for byte. Texts stay in Arrow: ten million
+ids as Python's strings would take a gigabyte. JSONL is read line by line, so that a fault has a line number, and
+takes seven times as long as Parquet.
 """
 
 from __future__ import annotations
@@ -21,18 +21,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from corpus.config import PackingSettings
 from corpus.errors import ConfigError
 from corpus.records import PlanEntry, Rejected, content_id
 from corpus.store import parquet_source, schema_of, write_json, write_records, write_table
 from packing.cost import QWEN2_5_VL_7B, ModelDims
-from packing.plan import PLAN_VERSION, IntArray, Plan, PlanSettings, Samples, TextArray, plan, step_rows
+from packing.ids import RepeatedId
+from packing.plan import PLAN_VERSION, IntArray, Plan, Samples, plan
 from packing.report import PlanReport, make_report
 
 SPLITS = ("train", "validation")
+MAX_ID_BYTES = 1_024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +73,7 @@ class _RawTable:
 def pack_table(
     path: Path,
     out_dir: Path,
-    settings: PlanSettings,
+    settings: PackingSettings,
     seed: int,
     *,
     dims: ModelDims = QWEN2_5_VL_7B,
@@ -86,7 +90,7 @@ def pack_table(
     """
     if out_dir.exists() and not out_dir.is_dir():
         raise ConfigError(f"{out_dir} is a file; name a folder for the plan")
-    samples = read_samples(path).by_id()
+    samples = read_samples(path)
     result = plan(samples, settings, seed=seed, dims=dims)
     if not result.num_rows:
         first = result.left_out[0]
@@ -95,18 +99,22 @@ def pack_table(
         "plan_version": PLAN_VERSION,
         "seed": seed,
         "capacity": settings.capacity,
-        "rows_per_step": step_rows(settings),
+        "largest_sample": settings.largest_sample,
+        "row_lengths": list(result.row_lengths),
+        "rows_per_step": list(result.rows_per_step),
+        "data_parallel_sizes": list(settings.data_parallel_sizes),
         "balance_window": settings.balance_window,
+        "pack_window": settings.pack_window,
         "model": asdict(dims),
         "identity": dict(identity or {}),
     }
     fingerprint = content_id(_digest(samples), decisive)
-    report = make_report(result, fingerprint=fingerprint)
+    report = make_report(result, hardware=settings.hardware, fingerprint=fingerprint)
     stem = f"plan-{fingerprint}"
     write_json(out_dir / f"{stem}.json", {**report.as_dict(), "made_with": decisive})
     if result.left_out:
         write_records(out_dir / f"{stem}.left_out.parquet", Rejected, result.left_out)
-    write_table(out_dir / f"{stem}.parquet", plan_table(result))
+    write_table(out_dir / f"{stem}.parquet", plan_table(result), dictionary=["task"])
     return report
 
 
@@ -118,12 +126,11 @@ def plan_table(result: Plan) -> pa.Table:
 
 
 def read_samples(path: Path) -> Samples:
-    """Read and check a table of samples; optional columns that are missing become 0, '' or 'train'.
+    """Read and check a table of samples, in the order of their ids; missing optional columns become 0, '' or 'train'.
 
     Raises:
         ConfigError: unreadable file, no rows, or a column that is missing, of a wrong type, null, out of
-            range, or
-            (`sample_id`) not unique.
+            range, or (`sample_id`) not unique or above 1,024 bytes.
     """
     table = _read(path)
     if not table.num_rows:
@@ -134,8 +141,13 @@ def read_samples(path: Path) -> Samples:
             values[column.name] = _checked(table, column)
         elif column.required:
             raise ConfigError(f"{path}: no column {column.name!r}; a table of samples needs {_required()}")
-    _refuse_duplicates(table, values["sample_id"])
-    return Samples.of(**values)
+    try:
+        return Samples.of(**values).in_order()
+    except RepeatedId as e:
+        raise ConfigError(
+            f"{path}: {table.place(e.second)}: sample_id = {values['sample_id'][e.first].as_py()!r} is also "
+            f"{table.place(e.first)}; give every sample an id of its own"
+        ) from None
 
 
 def _required() -> str:
@@ -254,39 +266,37 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _checked(table: _RawTable, column: Column) -> TextArray | IntArray:
-    """A column without nulls and within its range, as a numpy array."""
+def _checked(table: _RawTable, column: Column) -> pa.Array | IntArray:
+    """A column without nulls and within its range: integers as a numpy array, text as it is."""
     values = table.columns[column.name]
     if values.null_count:
         place = table.place(pc.index(pc.is_null(values), True).as_py())
         way_out = "fill it" if column.required else "fill it, or leave the column out"
         raise ConfigError(f"{table.path}: {place}: {column.name} is null or missing; {way_out}")
-    array: TextArray | IntArray = values.to_numpy()
     if column.kind == "integer":
-        faults = np.flatnonzero(array < column.least)
-        rule = f"must be at least {column.least}"
-    elif column.choices:
-        faults = np.flatnonzero(~np.isin(array.astype(str), column.choices))
-        rule = f"must be one of {', '.join(column.choices)}"
+        checked: pa.Array | IntArray = values.to_numpy()
+        faulty, rule = checked < column.least, f"must be at least {column.least}"
     else:
-        faults = np.flatnonzero(array == "") if column.required else np.empty(0, dtype=np.int64)
-        rule = "must not be empty"
+        checked = values.combine_chunks() if column.required else values.combine_chunks().dictionary_encode()
+        faulty, rule = _faulty_texts(checked, column)
+    faults = np.flatnonzero(faulty)
     if len(faults):
-        place, value = table.place(int(faults[0])), array[faults[0]]
-        value = value if isinstance(value, str) else int(value)
+        place, value = table.place(int(faults[0])), values[int(faults[0])].as_py()
+        shown = repr(value)[:60]
         more = f" ({len(faults) - 1} more)" if len(faults) > 1 else ""
-        raise ConfigError(f"{table.path}: {place}: {column.name} = {value!r} {rule}{more}; correct the table")
-    return array
+        raise ConfigError(f"{table.path}: {place}: {column.name} = {shown} {rule}{more}; correct the table")
+    return checked
 
 
-def _refuse_duplicates(table: _RawTable, ids: TextArray) -> None:
-    first: dict[str, int] = {}
-    for i, sample_id in enumerate(ids.tolist()):
-        if (earlier := first.setdefault(sample_id, i)) != i:
-            raise ConfigError(
-                f"{table.path}: {table.place(i)}: sample_id = {sample_id!r} is also {table.place(earlier)}; "
-                "give every sample an id of its own"
-            )
+def _faulty_texts(values: pa.Array, column: Column) -> tuple[npt.NDArray[np.bool_], str]:
+    """Which texts break the column's rule, and the rule."""
+    if column.choices:
+        known = pc.is_in(values.cast(pa.string()), value_set=pa.array(column.choices))
+        return ~known.to_numpy(zero_copy_only=False), f"must be one of {', '.join(column.choices)}"
+    if not column.required:
+        return np.zeros(len(values), dtype=np.bool_), ""
+    lengths = pc.binary_length(values).to_numpy(zero_copy_only=False)
+    return (lengths < 1) | (lengths > MAX_ID_BYTES), f"must not be empty, nor longer than {MAX_ID_BYTES:,} bytes"
 
 
 def _digest(samples: Samples) -> str:
@@ -294,10 +304,24 @@ def _digest(samples: Samples) -> str:
     digest = hashlib.sha256()
     for name, column in samples.columns().items():
         digest.update(f"{name}:{len(column)}:".encode())
-        if column.dtype == np.object_:
-            texts = [text.encode() for text in column.tolist()]
-            digest.update(np.array([len(t) for t in texts], dtype="<i8").tobytes())
-            digest.update(b"".join(texts))
+        if isinstance(column, pa.Array):
+            _digest_texts(column, digest.update)
         else:
-            digest.update(column.astype("<i8").tobytes())
+            digest.update(column.astype("<i8"))
     return digest.hexdigest()
+
+
+def _digest_texts(column: pa.Array, update: Callable[[Any], None]) -> None:
+    if pa.types.is_dictionary(column.type):
+        column = column.unify_dictionaries() if isinstance(column, pa.ChunkedArray) else column
+        words = column.dictionary.to_pylist()
+        order = sorted(range(len(words)), key=words.__getitem__)
+        rank = np.empty(len(words), dtype="<i8")
+        rank[order] = np.arange(len(words))
+        update(json.dumps(sorted(words)).encode())
+        update(rank[column.indices.to_numpy()])
+        return
+    update(pc.binary_length(column).to_numpy(zero_copy_only=False).astype("<i8"))
+    texts = column.cast(pa.large_string())
+    offsets = np.frombuffer(texts.buffers()[1], dtype=np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    update(memoryview(texts.buffers()[2])[offsets[0] : offsets[-1]])
