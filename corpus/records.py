@@ -37,6 +37,8 @@ STAGES = ("ingest", "parse", "clean", "synthesise", "shard", "plan", "report")
 
 Status = Literal["kept", "rejected"]
 Split = Literal["train", "validation"]
+ModelPart = Literal["vision", "merger", "language"]
+MODEL_PARTS: tuple[ModelPart, ...] = ("vision", "merger", "language")
 
 
 def content_id(*parts: object, length: int = 16) -> str:
