@@ -15,9 +15,15 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from corpus.errors import ConfigError
 from corpus.ocr_languages import LANGUAGES
-from corpus.records import CHECKS, TASKS
+from corpus.records import CHECKS, MODEL_PARTS, TASKS, ModelPart
+from corpus.vision_tokens import FAMILIES
 
-Texts = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]  # one or several
+
+def _one_or_several(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+Texts = Annotated[tuple[str, ...], BeforeValidator(_one_or_several)]
 
 
 class Settings(BaseModel):
@@ -290,6 +296,19 @@ class ShardSettings(Settings):
     max_bytes: int = Field(1_000_000_000, ge=1_000_000, description="a new shard begins past this size")
 
 
+class CostSettings(Settings):
+    """What a sample costs in training, by which steps are balanced."""
+
+    model: str | None = Field(
+        None,
+        description="folder of the model that will be trained, or its config.json; null = Qwen2.5-VL-7B, Qwen3-VL-8B",
+    )
+    freeze: Annotated[tuple[ModelPart, ...], BeforeValidator(_one_or_several)] = Field(
+        (), description=f"parts that are not trained: [{', '.join(MODEL_PARTS)}]"
+    )
+    recompute: bool = Field(False, description="gradient checkpointing: layers run once more in the backward pass")
+
+
 class PackingSettings(Settings):
     """How samples become rows and rows become steps."""
 
@@ -298,6 +317,7 @@ class PackingSettings(Settings):
     rows_per_step: int | None = Field(None, ge=1, description="overrides tokens_per_step")
     balance_window: int = Field(1_024, ge=1, description="rows among which steps are grouped by cost")
     validation_share: float = Field(0.01, ge=0, lt=1, description="of the documents, chosen by their id")
+    cost: CostSettings = CostSettings()
 
 
 class WorkerSettings(Settings):
@@ -326,7 +346,7 @@ DEFAULT_STORAGE = StorageSettings()
 class Config(Settings):
     """Everything a build depends on, besides its inputs."""
 
-    model: Literal["qwen2.5-vl", "qwen3-vl"] = Field("qwen2.5-vl", description="family that will be trained")
+    model: str = Field("qwen2.5-vl", description=f"family that will be trained: {', '.join(FAMILIES)}")
     tokenizer: str | None = Field(
         None, description="folder or hub name, for exact text lengths; null = an upper bound that never overflows"
     )
@@ -343,6 +363,13 @@ class Config(Settings):
     packing: PackingSettings = PackingSettings()
     workers: WorkerSettings = WorkerSettings()
     storage: StorageSettings = StorageSettings()
+
+    @field_validator("model")
+    @classmethod
+    def _known_family(cls, model: str) -> str:
+        if model not in FAMILIES:
+            raise ValueError(f"unknown family; known: {', '.join(FAMILIES)}")
+        return model
 
     @model_validator(mode="after")
     def _rows_hold_samples(self) -> Config:

@@ -81,6 +81,7 @@ def build(
     """
     sources = expand_inputs(inputs, limit, config.storage)
     load_counter(config.tokenizer)  # a user's mistake shows now, not after an hour of OCR
+    plan.model_dims(config)
     read_question_files(config.synth.files)
     ask.check(config.synth)
     benchmark = read_benchmarks(config.clean.decontaminate, config.storage)

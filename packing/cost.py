@@ -47,7 +47,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from corpus.blocks import clean
 from corpus.errors import ConfigError
 from corpus.records import MODEL_PARTS, ModelPart
 from corpus.vision_tokens import FAMILIES, Family, snap
@@ -56,6 +55,7 @@ from corpus.vision_tokens import num_patches as patches_of
 LETTER_PIXELS = (1584, 1224)  # height and width of US Letter at 144 DPI
 MAX_CONFIG_BYTES = 1 << 20
 MAX_SIZE = 1 << 24  # of any one dimension: keeps every product within a float
+_WAY_OUT = "packing.cost.model (--model) names a model's folder or its config.json"
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -123,6 +123,12 @@ class ModelDims:
         merged = self.merge**2 * self.vision_hidden
         return self.num_mergers * merged * (merged + self.hidden)
 
+    @property
+    def matrix_weights(self) -> int:
+        """Weights of every matrix that is multiplied with; an untied embedding has `head_weights` more."""
+        text = self.text_weights + self.head_weights
+        return text + self.patch_weights + self.vision_weights + self.merger_weights
+
 
 QWEN2_5_VL_7B = ModelDims(
     name="Qwen2.5-VL-7B",
@@ -188,16 +194,13 @@ def dims_of(
         raise ConfigError(f"unknown model family {family!r}; known: {', '.join(FAMILIES)}")
     frozen = set(freeze)
     if frozen >= set(MODEL_PARTS):
-        raise ConfigError(f"packing.cost.freeze = {', '.join(MODEL_PARTS)}: nothing is left to train; leave a part out")
+        raise ConfigError(f"{', '.join(MODEL_PARTS)} are frozen: nothing is left to train; leave one out of freeze")
     if model is not None:
         dims = read_dims(Path(model), FAMILIES[family])
     elif family in FAMILY_DIMS:
         dims = FAMILY_DIMS[family]
     else:
-        raise ConfigError(
-            f"no model sizes for family {family!r}: name the model's folder in packing.cost.model; "
-            f"sizes are known for {', '.join(FAMILY_DIMS)}"
-        )
+        raise ConfigError(f"no model sizes for family {family!r}, only for {', '.join(FAMILY_DIMS)}; {_WAY_OUT}")
     return replace(dims, frozen=tuple(p for p in MODEL_PARTS if p in frozen), recompute=recompute)
 
 
@@ -209,13 +212,14 @@ def read_dims(model: Path, family: Family) -> ModelDims:
     Raises:
         ConfigError: see `dims_of`.
     """
+    model = model.expanduser()
     file = model / "config.json" if model.is_dir() else model
     config = _read_config(file)
     kind = config.get("model_type")
     if kind != family.model_type:
         raise ConfigError(
             f"{file}: model_type = {str(kind)[:40]!r}, but a {family.name} model has {family.model_type!r}; "
-            "name another packing.cost.model, or set `model` to its family"
+            f"name its own family, or another model: {_WAY_OUT}"
         )
     nested = _Sizes(file, "vision_config", _section(file, config, "vision_config"))
     text = _Sizes(file, "text_config", {**config, **_section(file, config, "text_config")})
@@ -224,7 +228,7 @@ def read_dims(model: Path, family: Family) -> ModelDims:
     if (patch, merge) != (family.patch, family.merge):
         raise ConfigError(
             f"{file}: patches of {patch} pixels merged {merge} x {merge}, but {family.name} lengths are counted with "
-            f"{family.patch} and {family.merge} x {family.merge}; name another packing.cost.model"
+            f"{family.patch} and {family.merge} x {family.merge}; {_WAY_OUT}"
         )
     full, window = vision_layers, 0
     if family.windowed_vision:
@@ -232,8 +236,8 @@ def read_dims(model: Path, family: Family) -> ModelDims:
         window = (nested.size("window_size") // patch // merge * merge) ** 2
     heads = text.size("num_attention_heads")
     hidden = text.size("hidden_size")
-    return ModelDims(
-        name=clean(file.parent.name if file.name == "config.json" else file.stem),
+    dims = ModelDims(
+        name="",
         hidden=hidden,
         layers=text.size("num_hidden_layers"),
         heads=heads,
@@ -252,6 +256,7 @@ def read_dims(model: Path, family: Family) -> ModelDims:
         num_mergers=1 + len(nested.indices("deepstack_visual_indexes") if family.deepstack else ()),
         page_patches=patches_of(snap(*LETTER_PIXELS, family), family),
     )
+    return replace(dims, name=f"{family.name}, {dims.matrix_weights / 1e9:.1f}B")  # the same wherever it lies
 
 
 def _read_config(file: Path) -> dict[str, Any]:
@@ -259,22 +264,20 @@ def _read_config(file: Path) -> dict[str, Any]:
         with file.open("rb") as f:
             content = f.read(MAX_CONFIG_BYTES + 1)
     except OSError as e:
-        raise ConfigError(
-            f"cannot read {file}: {e.strerror}; packing.cost.model names a model's folder or its config.json"
-        ) from None
+        raise ConfigError(f"cannot read {file}: {e.strerror}; {_WAY_OUT}") from None
     try:
         config = json.loads(content)
     except (ValueError, RecursionError):
         config = None
     if not isinstance(config, dict) or len(content) > MAX_CONFIG_BYTES:
-        raise ConfigError(f"{file} is no config.json of a model; packing.cost.model names a model's folder")
+        raise ConfigError(f"{file} is no config.json of a model; {_WAY_OUT}")
     return config
 
 
 def _section(file: Path, config: Mapping[str, Any], name: str) -> dict[str, Any]:
     section = config.get(name) or {}
     if not isinstance(section, dict):
-        raise ConfigError(f"{file}: {name} = {str(section)[:40]!r} is no section; name a model's config.json")
+        raise ConfigError(f"{file}: {name} = {str(section)[:40]!r} is no section; {_WAY_OUT}")
     return section
 
 
@@ -305,9 +308,7 @@ class _Sizes:
         return tuple(value)
 
     def _fault(self, name: str, what: str) -> ConfigError:
-        return ConfigError(
-            f"{self.file}: {self.section}.{name} {what}; name a complete config.json in packing.cost.model"
-        )
+        return ConfigError(f"{self.file}: {self.section}.{name} {what}; {_WAY_OUT}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

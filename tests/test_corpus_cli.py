@@ -262,6 +262,25 @@ def test_a_table_is_packed_and_the_plan_can_be_inspected(tmp_path: Path) -> None
     assert "4 samples in 2 rows" in corpus("inspect", plan).stdout
 
 
+def test_cost_follows_the_model_and_how_it_is_trained(tmp_path: Path) -> None:
+    samples = table(tmp_path / "s.parquet", sample_id=["a"], num_tokens=[100_000], num_patches=[350_000])
+
+    def petaflops(*options: str) -> float:
+        arguments = ["--out", tmp_path / "plan", "--rows-per-step", 1, "--json", *options]
+        return float(json.loads(corpus("pack", samples, *arguments).stdout)["petaflops"])
+
+    frozen, trained, again = (
+        petaflops("--freeze", "vision", "--freeze", "merger"),
+        petaflops(),
+        petaflops("--recompute"),
+    )
+    assert frozen < trained < again
+    assert petaflops("--family", "qwen3-vl") > trained
+    message = refusal("pack", samples, "--out", tmp_path / "other", "--model", str(tmp_path))
+    assert "cannot read" in message and "config.json" in message
+    assert not (tmp_path / "other").exists()
+
+
 # ---------------------------------------------------------------------------------------------------- what is here
 
 

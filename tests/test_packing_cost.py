@@ -31,8 +31,37 @@ LETTER_PATCHES = 4 * 2_508
 
 @pytest.mark.parametrize(("dims", "published"), [(QWEN2_5_VL_7B, 8_292_166_656), (QWEN3_VL_8B, 8_767_123_696)])
 def test_the_sizes_add_up_to_the_published_model(dims: ModelDims, published: int) -> None:
-    weights = dims.text_weights + 2 * dims.head_weights + dims.patch_weights + dims.vision_weights + dims.merger_weights
-    assert weights == pytest.approx(published, rel=5e-4)  # without biases, norms and position embeddings
+    assert dims.matrix_weights + dims.head_weights == pytest.approx(
+        published, rel=5e-4
+    )  # without biases, norms and position embeddings
+
+
+@pytest.mark.parametrize(
+    ("family", "text", "vision", "shown"),
+    [
+        ("qwen2.5-vl", (2048, 36, 16, 2, 11_008, 151_936), (32, 1280, 3420), 3.75),
+        ("qwen2.5-vl", (5120, 64, 40, 8, 27_648, 152_064), (32, 1280, 3456), 33.5),
+        ("qwen2.5-vl", (8192, 80, 64, 8, 29_568, 152_064), (32, 1280, 3456), 73.4),
+        ("qwen3-vl", (2048, 28, 16, 8, 6144, 151_936), (24, 1024, 4096), 2.13),
+        ("qwen3-vl", (2560, 36, 32, 8, 9728, 151_936), (24, 1024, 4096), 4.44),
+        ("qwen3-vl", (5120, 64, 64, 8, 25_600, 151_936), (27, 1152, 4304), 33.4),
+    ],
+    ids=["3B", "32B", "72B", "2B", "4B", "32B-3"],
+)
+def test_other_sizes_add_up_to_the_published_model(
+    tmp_path: Path, family: str, text: tuple[int, ...], vision: tuple[int, ...], shown: float
+) -> None:
+    base = NESTED_7B if family == "qwen2.5-vl" else NESTED_8B
+    sizes = dict(zip(("depth", "hidden_size", "intermediate_size"), vision, strict=True))
+    config = {
+        **base,
+        "text_config": {**base["text_config"], **dict(zip(TEXT_7B, text, strict=False))},
+        "vision_config": {**base["vision_config"], **sizes},
+    }
+    dims = dims_of(family, write_config(tmp_path, config))
+    tied = text[0] < 3000  # the small ones share embedding and head
+    weights = dims.matrix_weights + (0 if tied else dims.head_weights)
+    assert weights / 1e9 == pytest.approx(shown, rel=4e-3)  # billions, as the model hub shows them
 
 
 def test_one_document_of_128k_on_qwen2_5_vl() -> None:
@@ -178,10 +207,11 @@ def test_sizes_come_from_the_models_own_config(
     tmp_path: Path, family: str, config: dict[str, Any], known: ModelDims
 ) -> None:
     folder = write_config(tmp_path / "my-model", config)
-    assert dims_of(family, folder) == replace(known, name="my-model")
-    assert dims_of(family, str(folder / "config.json")) == replace(known, name="my-model")
+    name = {"qwen2.5-vl": "qwen2.5-vl, 7.7B", "qwen3-vl": "qwen3-vl, 8.1B"}[family]
+    assert dims_of(family, folder) == replace(known, name=name)
+    assert dims_of(family, str(folder / "config.json")) == replace(known, name=name)
     assert dims_of(family, folder, freeze=["language", "vision"], recompute=True) == replace(
-        known, name="my-model", frozen=("vision", "language"), recompute=True
+        known, name=name, frozen=("vision", "language"), recompute=True
     )
 
 
@@ -223,7 +253,7 @@ def test_a_config_at_fault_is_refused_in_one_line(tmp_path: Path, family: str, c
     with pytest.raises(ConfigError, match=message) as e:
         dims_of(family, folder)
     assert str(folder / "config.json") in str(e.value)
-    assert "packing.cost.model" in str(e.value) or "model's config.json" in str(e.value)
+    assert "packing.cost.model (--model) names a model's folder" in str(e.value)
     assert len(str(e.value).splitlines()) == 1
 
 
@@ -239,5 +269,5 @@ def test_files_that_are_no_config(tmp_path: Path) -> None:
 
 
 def test_something_must_be_trained() -> None:
-    with pytest.raises(ConfigError, match=r"packing.cost.freeze = vision, merger, language: nothing is left to train"):
+    with pytest.raises(ConfigError, match=r"vision, merger, language are frozen: nothing is left to train"):
         dims_of("qwen3-vl", freeze=("vision", "merger", "language"))
