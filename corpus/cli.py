@@ -166,7 +166,8 @@ def pack(
     """Pack samples into rows and rows into balanced steps.
 
     SAMPLES is a Parquet or JSONL table with the columns sample_id and num_tokens, and optionally num_patches,
-    num_supervised, task and split. It may come from anywhere; no other part of the pipeline is needed.
+    num_supervised, patch_pairs (over its pages, the sum of their squared patches), task and split. It may come from
+    anywhere; no other part of the pipeline is needed.
     """
     from corpus.config import PackingSettings
     from packing.cost import dims_of

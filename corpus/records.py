@@ -266,6 +266,7 @@ class Sample:
     num_tokens: int  # of the whole conversation, image tokens included
     num_patches: int  # vision patches before merging
     num_supervised: int  # tokens of the answers and their end tokens
+    patch_pairs: int  # sum over the pages of their squared patches: who sees whom inside pages
     tokens_exact: bool  # False where num_tokens is an upper bound, because no tokenizer was given
     grids: tuple[PageGrid, ...]  # one a page of the window
 

@@ -59,6 +59,7 @@ class Samples:
     num_tokens: IntArray  # >= 1
     num_patches: IntArray  # >= 0
     num_supervised: IntArray  # >= 0
+    patch_pairs: IntArray  # >= 0; 0 = not known
     task: TextArray
     split: TextArray  # only 'train' is planned
 
@@ -68,6 +69,7 @@ class Samples:
         num_tokens: npt.ArrayLike,
         num_patches: npt.ArrayLike | None = None,
         num_supervised: npt.ArrayLike | None = None,
+        patch_pairs: npt.ArrayLike | None = None,
         task: Sequence[str] | None = None,
         split: Sequence[str] | None = None,
     ) -> Samples:
@@ -79,6 +81,7 @@ class Samples:
             num_tokens=np.asarray(num_tokens, dtype=np.int64),
             num_patches=zeros if num_patches is None else np.asarray(num_patches, dtype=np.int64),
             num_supervised=zeros if num_supervised is None else np.asarray(num_supervised, dtype=np.int64),
+            patch_pairs=zeros if patch_pairs is None else np.asarray(patch_pairs, dtype=np.int64),
             task=_texts([""] * n if task is None else task, n),
             split=_texts(["train"] * n if split is None else split, n),
         )
@@ -95,6 +98,7 @@ class Samples:
             "num_tokens": self.num_tokens,
             "num_patches": self.num_patches,
             "num_supervised": self.num_supervised,
+            "patch_pairs": self.patch_pairs,
             "task": self.task,
             "split": self.split,
         }
@@ -161,7 +165,7 @@ def plan(samples: Samples, settings: PlanSettings, *, seed: int, dims: ModelDims
     bins = pack(samples.num_tokens, settings.capacity)
 
     num_rows = int(bins.max()) + 1 if len(bins) else 0
-    flops = sample_flops(samples.num_tokens, samples.num_patches, samples.num_supervised, dims)
+    flops = sample_flops(samples.num_tokens, samples.num_patches, samples.num_supervised, dims, samples.patch_pairs)
     costs: FloatArray = np.bincount(bins, weights=flops, minlength=num_rows).astype(np.float64)
     rows_per_step = step_rows(settings)
     row_order = _order_rows(costs, rows_per_step, settings.balance_window, rng)
