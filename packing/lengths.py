@@ -54,6 +54,7 @@ class HfTokenizer:
 
     def __init__(self, name: str) -> None:
         os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # no torch is no news to who only counts
+        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # the hub is asked for a tokenizer, and told nothing
         try:
             from transformers import AutoTokenizer
         except ImportError:
