@@ -30,10 +30,11 @@ Check: one document of 131,072 tokens and 52 US Letter pages at 144 DPI on Qwen2
 which 58 % text attention and 13 % vision tower (11 % without the attention inside pages). Attention is summed
 over samples, never over the row: four documents of 32,768 tokens cost 56 % of one of 131,072.
 
-Windows at the edge of a page hold fewer patches than W; counting them whole overstates a sample by less than 0.1 %.
+Windows at the edge of a page hold fewer patches than W; counting them whole overstates a sample by less than 0.01 %.
 A table that has the column `patch_pairs`, the sum over pages of their squared patches, gives P G exactly. Without it
 the patches of a US Letter page stand for G, which overstates a row of 131,072 tokens by 1 % (Qwen2.5-VL) or 3 %
-(Qwen3-VL) where every page is half that size, and understates one of A3 pages by 2 % or 6 %, of A1 by 9 % or 32 %.
+(Qwen3-VL) where every page is half that size, and understates one of A3 pages by 2 % or 6 %, of A1 by 9 % or 31 %
+(`benchmarks/check_cost.py`).
 """
 
 from __future__ import annotations

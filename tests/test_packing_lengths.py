@@ -68,8 +68,7 @@ ANY_TEXT = st.text(
 )
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+def write_tokenizer(folder: Path) -> str:
     """A tiny byte-level BPE that normalises and splits text as Qwen's does."""
     bpe = Tokenizer(models.BPE())
     bpe.normalizer = normalizers.NFC()
@@ -84,9 +83,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
         show_progress=False,
     )
     bpe.train_from_iterator(TRAINING_TEXT * 9, trainer)
-    path = tmp_path_factory.mktemp("tiny-tokenizer")
-    PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|im_end|>").save_pretrained(path)
-    return str(path)
+    PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|im_end|>").save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_tokenizer(tmp_path_factory.mktemp("tiny-tokenizer"))
 
 
 @pytest.fixture(scope="module")
