@@ -169,7 +169,9 @@ def agrees_with_processor(
     made = whole(text=[text], images=pages, return_tensors="np")
     length = conversation_length(build_messages(window, asked, settings), grids, family, counter)
     tokens = tokenizer.convert_ids_to_tokens(made["input_ids"][0])
-    assert length.num_tokens == len(tokens)
+    bound = conversation_length(build_messages(window, asked, settings), grids, family, Utf8Bound())
+    assert bound.num_tokens >= length.num_tokens == len(tokens)
+    assert bound.num_supervised >= length.num_supervised
     assert length.num_supervised == num_supervised(tokens, tokenizer)
     assert length.num_patches == len(made["pixel_values"])
     assert made["image_grid_thw"].tolist() == [[1, g.height // family.patch, g.width // family.patch] for g in grids]

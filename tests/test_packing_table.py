@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,8 @@ def test_the_fingerprint_covers_all_that_decides(tmp_path: Path) -> None:
         pack_table(table, out, SMALL.model_copy(update={"capacity": 101}), 0).fingerprint,
         pack_table(table, out, SMALL.model_copy(update={"balance_window": 8}), 0).fingerprint,
         pack_table(table, out, SMALL, 0, dims=QWEN3_VL_8B).fingerprint,
+        pack_table(table, out, SMALL, 0, dims=replace(QWEN3_VL_8B, frozen=("vision",))).fingerprint,
+        pack_table(table, out, SMALL, 0, dims=replace(QWEN3_VL_8B, recompute=True)).fingerprint,
         pack_table(table, out, SMALL, 0, identity={"tokenizer": "x"}).fingerprint,
     ]
     assert len(set(prints)) == len(prints)
