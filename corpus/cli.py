@@ -11,7 +11,8 @@ import click
 
 from corpus import __version__
 from corpus.errors import ConfigError, EngineError
-from corpus.records import STAGES
+from corpus.records import MODEL_PARTS, STAGES, ModelPart
+from corpus.vision_tokens import FAMILIES
 
 USER_ERROR = 2
 OUTSIDE_ERROR = 1
@@ -145,19 +146,37 @@ def fingerprint(inputs: tuple[str, ...], workers: int | None) -> None:
 @click.option("--capacity", type=click.IntRange(min=1), default=131_072, show_default=True, help="Tokens of a row.")
 @click.option("--rows-per-step", type=click.IntRange(min=1), help="Rows of a step  [default: 4,194,304 tokens' worth]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--family", type=click.Choice(list(FAMILIES)), default="qwen2.5-vl", show_default=True)
+@click.option("--model", help="Folder or config.json of the model to train, for its cost  [default: 7B or 8B]")
+@click.option("--freeze", type=click.Choice(MODEL_PARTS), multiple=True, help="Part not trained; repeatable.")
+@click.option("--recompute", is_flag=True, help="Count gradient checkpointing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def pack(samples: Path, out: Path, capacity: int, rows_per_step: int | None, seed: int, as_json: bool) -> None:
+def pack(
+    samples: Path,
+    out: Path,
+    capacity: int,
+    rows_per_step: int | None,
+    seed: int,
+    family: str,
+    model: str | None,
+    freeze: tuple[ModelPart, ...],
+    recompute: bool,
+    as_json: bool,
+) -> None:
     """Pack samples into rows and rows into balanced steps.
 
     SAMPLES is a Parquet or JSONL table with the columns sample_id and num_tokens, and optionally num_patches,
-    num_supervised, task and split. It may come from anywhere; no other part of the pipeline is needed.
+    num_supervised, patch_pairs (over its pages, the sum of their squared patches), task and split. It may come from
+    anywhere; no other part of the pipeline is needed.
     """
     from corpus.config import PackingSettings
+    from packing.cost import dims_of
     from packing.report import format_report
     from packing.table import pack_table
 
     settings = PackingSettings(capacity=capacity, rows_per_step=rows_per_step)
-    report = pack_table(samples, out, settings, seed)
+    dims = dims_of(family, model, freeze=freeze, recompute=recompute)
+    report = pack_table(samples, out, settings, seed, dims=dims)
     if as_json:
         click.echo(json.dumps(report.as_dict(), indent=2))
     else:

@@ -16,9 +16,15 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from corpus.errors import ConfigError
 from corpus.ocr_languages import LANGUAGES
-from corpus.records import CHECKS, TASKS
+from corpus.records import CHECKS, MODEL_PARTS, TASKS, ModelPart
+from corpus.vision_tokens import FAMILIES
 
-Texts = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]  # one or several
+
+def _one_or_several(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+Texts = Annotated[tuple[str, ...], BeforeValidator(_one_or_several)]
 
 
 class Settings(BaseModel):
@@ -301,6 +307,19 @@ class HardwareSettings(Settings):
 DEFAULT_HARDWARE = HardwareSettings()
 
 
+class CostSettings(Settings):
+    """What a sample costs in training, by which steps are balanced."""
+
+    model: str | None = Field(
+        None,
+        description="folder of the model that will be trained, or its config.json; null = Qwen2.5-VL-7B, Qwen3-VL-8B",
+    )
+    freeze: Annotated[tuple[ModelPart, ...], BeforeValidator(_one_or_several)] = Field(
+        (), description=f"parts that are not trained: [{', '.join(MODEL_PARTS)}]"
+    )
+    recompute: bool = Field(False, description="gradient checkpointing: layers run once more in the backward pass")
+
+
 class PackingSettings(Settings):
     """How samples become rows and rows become steps."""
 
@@ -317,6 +336,7 @@ class PackingSettings(Settings):
     balance_window: int = Field(1_024, ge=1, description="rows among which steps are grouped by cost")
     pack_window: int | None = Field(None, ge=1, description="samples packed at a time; null = all: fewer rows")
     validation_share: float = Field(0.01, ge=0, lt=1, description="of the documents, chosen by their id")
+    cost: CostSettings = CostSettings()
     hardware: HardwareSettings = HardwareSettings()
 
     @model_validator(mode="after")
@@ -362,7 +382,7 @@ DEFAULT_STORAGE = StorageSettings()
 class Config(Settings):
     """Everything a build depends on, besides its inputs."""
 
-    model: Literal["qwen2.5-vl", "qwen3-vl"] = Field("qwen2.5-vl", description="family that will be trained")
+    model: str = Field("qwen2.5-vl", description=f"family that will be trained: {', '.join(FAMILIES)}")
     tokenizer: str | None = Field(
         None, description="folder or hub name, for exact text lengths; null = an upper bound that never overflows"
     )
@@ -379,6 +399,13 @@ class Config(Settings):
     packing: PackingSettings = PackingSettings()
     workers: WorkerSettings = WorkerSettings()
     storage: StorageSettings = StorageSettings()
+
+    @field_validator("model")
+    @classmethod
+    def _known_family(cls, model: str) -> str:
+        if model not in FAMILIES:
+            raise ValueError(f"unknown family; known: {', '.join(FAMILIES)}")
+        return model
 
     @model_validator(mode="after")
     def _rows_hold_samples(self) -> Config:

@@ -7,6 +7,7 @@ every document, so a page that disappears stops the build instead of the corpus.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -85,8 +86,10 @@ def _refusal(
         return rejected[item.doc_id]
     if cuts is None or cuts[item.doc_id]["windows"]:
         return None
-    reasons = [reason for _, _, reason in cuts[item.doc_id]["left_out"]]
-    most = max(sorted(set(reasons)), key=reasons.count)
+    pages: Counter[str] = Counter()
+    for _, num_pages, reason in cuts[item.doc_id]["left_out"]:
+        pages[reason] += num_pages
+    most = max(sorted(pages), key=pages.__getitem__)
     reason, _, detail = most.partition(": ")
     return Rejected(id=item.doc_id, stage="shard", reason=reason, detail=detail or _explain(reason))
 
@@ -96,6 +99,7 @@ def _explain(reason: str) -> str:
         "too-short": "the document has fewer tokens than windows.min_tokens; lower that to keep it",
         "no-questions": "no question was found that a window holds; see rejected.parquet",
         "page-too-long": "a page alone exceeds windows.max_tokens; lower render.dpi to keep it",
+        "no-window-fits": "no cut leaves windows within the range; lower windows.min_tokens or raise max_tokens",
     }.get(reason, "")
 
 

@@ -31,8 +31,9 @@ from corpus.stages import ask, clean, ingest, parse, plan, shard, synthesise
 from corpus.stages.state import Build
 from corpus.storage import path_of
 from corpus.store import read_records, read_table, write_json, write_records
+from corpus.vision_tokens import FAMILIES
 from corpus.workers import WorkerPool
-from packing.lengths import load_counter
+from packing.lengths import check_template, load_counter
 from synth.question_files import read_question_files
 from synth.usage import usage_of
 
@@ -80,7 +81,8 @@ def build(
         EngineError: the outside failed; running again goes on from there.
     """
     sources = expand_inputs(inputs, limit, config.storage)
-    load_counter(config.tokenizer)  # a user's mistake shows now, not after an hour of OCR
+    check_template(load_counter(config.tokenizer), FAMILIES[config.model])  # a mistake shows now, not after an hour
+    plan.model_dims(config)
     read_question_files(config.synth.files)
     ask.check(config.synth)
     benchmark = read_benchmarks(config.clean.decontaminate, config.storage)

@@ -37,6 +37,8 @@ STAGES = ("ingest", "parse", "clean", "synthesise", "shard", "plan", "report")
 
 Status = Literal["kept", "rejected"]
 Split = Literal["train", "validation"]
+ModelPart = Literal["vision", "merger", "language"]
+MODEL_PARTS: tuple[ModelPart, ...] = ("vision", "merger", "language")
 
 
 def content_id(*parts: object, length: int = 16) -> str:
@@ -264,6 +266,7 @@ class Sample:
     num_tokens: int  # of the whole conversation, image tokens included
     num_patches: int  # vision patches before merging
     num_supervised: int  # tokens of the answers and their end tokens
+    patch_pairs: int  # sum over the pages of their squared patches: who sees whom inside pages
     tokens_exact: bool  # False where num_tokens is an upper bound, because no tokenizer was given
     grids: tuple[PageGrid, ...]  # one a page of the window
 

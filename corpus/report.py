@@ -7,6 +7,7 @@ name is escaped by the template engine.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ import jinja2
 from corpus.blocks import clean
 from corpus.inspection import describe_run, read_run_json
 from corpus.messages import spoken_answer
-from corpus.records import LedgerEntry, Question
+from corpus.records import LedgerEntry, LeftOut, Question
 from corpus.shards import SUFFIXES
 from corpus.store import read_records, write_text
 
 EXAMPLES_PER_TASK = 3
 MAX_SHOWN_CHARS = 600
 MAX_LEDGER_ROWS = 500
+MAX_RUNS_LEFT_OUT = 4  # of a document, in its row
 
 
 def write_report(run: Path) -> None:
@@ -48,7 +50,7 @@ def _facts(run: Path) -> dict[str, Any]:
             "doc_id": e.doc_id,
             "status": e.status,
             "reason": e.reason,
-            "detail": clean(e.detail),
+            "detail": clean(e.detail) or (_left_out(e.left_out) if e.status == "kept" else ""),
             "num_pages": e.num_pages,
             "window_pages": e.window_pages,
             "num_windows": e.num_windows,
@@ -76,6 +78,18 @@ def _facts(run: Path) -> dict[str, Any]:
 def _by_name(shares: list[dict[str, Any]]) -> dict[str, int]:
     """Tokens of the plan's tasks or length buckets, by name."""
     return {clean(s["name"]) or "(no name)": s["num_tokens"] for s in shares}
+
+
+def _left_out(runs: Sequence[LeftOut]) -> str:
+    """Which pages of a kept document no window holds, and why: "pages 3-5 too-short; page 9 render-failed"."""
+    shown = []
+    for run in runs[:MAX_RUNS_LEFT_OUT]:
+        first, last = run.first_page + 1, run.first_page + run.num_pages
+        where = f"page {first}" if first == last else f"pages {first}-{last}"
+        shown.append(f"{where} {clean(run.reason.partition(':')[0])}")
+    if len(runs) > MAX_RUNS_LEFT_OUT:
+        shown.append(f"{len(runs) - MAX_RUNS_LEFT_OUT} more in ledger.parquet")
+    return "; ".join(shown)
 
 
 def _examples(run: Path, names: dict[str, str]) -> dict[str, list[dict[str, Any]]]:

@@ -19,14 +19,21 @@ MAX_ASPECT_RATIO = 200  # beyond it the processors raise
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """What a model family does to an image. A new family is one more entry of `FAMILIES`."""
+    """What a model family does to an image and to a conversation. A new family is one more entry of `FAMILIES`.
+
+    The conversation is that of `packing.lengths.conversation_length`; the vision tower's kind is for `packing.cost`.
+    """
 
     name: str
+    model_type: str  # of its config.json
     patch: int  # pixels a side of one vision patch
     merge: int  # patches a side that become one token
     min_pixels: int
     max_pixels: int
     default_system: str  # the system message its chat template adds when there is none; '' = none
+    windowed_vision: bool = False  # most vision layers see windows, `fullatt_block_indexes` whole images
+    gated_vision: bool = False  # the vision tower's MLP has three matrices, else two
+    deepstack: bool = False  # vision layers of `deepstack_visual_indexes` have mergers of their own
 
     @property
     def grid(self) -> int:
@@ -37,13 +44,25 @@ class Family:
 FAMILIES = {
     "qwen2.5-vl": Family(
         name="qwen2.5-vl",
+        model_type="qwen2_5_vl",
         patch=14,
         merge=2,
         min_pixels=3_136,
         max_pixels=12_845_056,
         default_system="You are a helpful assistant.",
+        windowed_vision=True,
+        gated_vision=True,
     ),
-    "qwen3-vl": Family(name="qwen3-vl", patch=16, merge=2, min_pixels=65_536, max_pixels=16_777_216, default_system=""),
+    "qwen3-vl": Family(
+        name="qwen3-vl",
+        model_type="qwen3_vl",
+        patch=16,
+        merge=2,
+        min_pixels=65_536,
+        max_pixels=16_777_216,
+        default_system="",
+        deepstack=True,
+    ),
 }
 
 

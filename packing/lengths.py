@@ -3,7 +3,8 @@
 Image tokens are exact by arithmetic. Text is counted by the model's own tokenizer where one is given; without one,
 by its UTF-8 bytes, an upper bound for any byte-level BPE, so that a row never overflows; such lengths are marked.
 Special tokens cut the text into pieces that are tokenised on their own, so the length of a conversation is the sum
-over its pieces.
+over its pieces. This spells the chat template out instead of rendering it, because windows are cut by the tokens that
+one more page adds; `check_template` compares the two before a build begins.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from corpus.records import PageGrid, content_id
 from corpus.vision_tokens import Family, num_image_tokens, num_patches
 
 IMAGE_FRAME_TOKENS = 2  # <|vision_start|> and <|vision_end|>
+HUB_TIMEOUT_S = 10.0
 
 
 class TextCounter(Protocol):
@@ -52,24 +54,57 @@ class HfTokenizer:
 
     def __init__(self, name: str) -> None:
         os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # no torch is no news to who only counts
+        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # the hub is asked for a tokenizer, and told nothing
         try:
             from transformers import AutoTokenizer
         except ImportError:
             raise ConfigError("tokenizer needs transformers; pip install transformers") from None
-        if os.path.sep in name and not os.path.isdir(name) and (os.path.isabs(name) or name.startswith(".")):
+        self.source = name
+        here = os.path.isdir(name)
+        if os.path.sep in name and not here and (os.path.isabs(name) or name.startswith(".")):
             raise ConfigError(
                 f"tokenizer {name!r} is not a folder; name a folder with a tokenizer, or a model of the hub"
             )
+        absent = "" if here else _hub_absent()
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(name)
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(name, local_files_only=here or bool(absent))
             self.name = "tokenizer-" + content_id(self._tokenizer.backend_tokenizer.to_str())
         except Exception as e:  # a damaged tokenizer raises whatever its parser does
+            if absent:
+                raise ConfigError(
+                    f"tokenizer {name!r} is no folder and not in the cache of the hub, and {absent}; "
+                    "name a folder with a tokenizer, or let the hub be asked"
+                ) from None
             first = (str(e).splitlines() or ["?"])[0]
             raise ConfigError(f"tokenizer {name!r} cannot be loaded: {first}") from None
 
     def count(self, text: str) -> int:
         """Tokens of `text`, which is treated as plain text even where it looks like a special token."""
         return len(self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+
+    def template_length(self, messages: Sequence[Message]) -> int | None:
+        """Tokens of a conversation under the tokenizer's own chat template, each image as one; None without a template.
+
+        Raises:
+            Exception: whatever a template raises that does not know images.
+        """
+        if not self._tokenizer.chat_template:
+            return None
+        text = self._tokenizer.apply_chat_template(messages, tokenize=False)
+        return len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _hub_absent() -> str:
+    """Why the hub is out of reach, or ''. Asked once, because its client repeats every request for a minute."""
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE forbids to ask the hub"
+    try:
+        get_session().head(constants.ENDPOINT, timeout=HUB_TIMEOUT_S)
+    except Exception as e:  # of the HTTP library, whichever it is
+        return f"the hub at {constants.ENDPOINT} cannot be reached ({(str(e).splitlines() or ['?'])[0]})"
+    return ""
 
 
 @functools.cache
@@ -84,11 +119,12 @@ def load_counter(tokenizer: str | None) -> TextCounter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Length:
-    """Tokens of a conversation. `num_supervised`: of the answers and their end tokens."""
+    """Tokens of a conversation, and what its images cost."""
 
     num_tokens: int
     num_patches: int
-    num_supervised: int
+    num_supervised: int  # tokens of the answers and their end tokens
+    patch_pairs: int  # sum over the images of their squared patches
 
 
 def conversation_length(
@@ -121,8 +157,44 @@ def conversation_length(
         if turn["role"] == "assistant":
             answer = text.removeprefix("assistant\n")
             supervised += counter.count(answer) + 1  # and <|im_end|>
-    patches = sum(num_patches(g, family) for g in grids)
-    return Length(num_tokens=total, num_patches=patches, num_supervised=supervised)
+    patches = [num_patches(g, family) for g in grids]
+    return Length(
+        num_tokens=total,
+        num_patches=sum(patches),
+        num_supervised=supervised,
+        patch_pairs=sum(n * n for n in patches),
+    )
+
+
+_PROBE = (
+    {"role": "user", "content": [{"type": "text", "text": "A\n"}, {"type": "image"}, {"type": "text", "text": "\nA?"}]},
+    {"role": "assistant", "content": [{"type": "text", "text": "B"}]},
+    {"role": "user", "content": [{"type": "text", "text": "C?"}]},
+    {"role": "assistant", "content": [{"type": "text", "text": "D"}]},
+)
+
+
+def check_template(counter: TextCounter, family: Family) -> None:
+    """Refuse a tokenizer whose chat template counts otherwise than `conversation_length`: that of another family, or
+    of a model that thinks aloud.
+
+    A tokenizer without a template, or with one that knows no images, is taken at its word.
+
+    Raises:
+        ConfigError: a short conversation has another length under its template.
+    """
+    if not isinstance(counter, HfTokenizer):
+        return
+    try:
+        theirs = counter.template_length(_PROBE)
+    except Exception:  # the template of a text model; the processor's own stands in a file that tokenizers do not read
+        return
+    ours = conversation_length(_PROBE, [PageGrid(height=family.grid, width=family.grid)], family, counter).num_tokens
+    if theirs is not None and theirs != ours:
+        raise ConfigError(
+            f"tokenizer {counter.source!r}: its chat template makes {theirs} tokens of a short conversation, that of "
+            f"{family.name} {ours}; name the tokenizer of the model that will be trained, or set `model` to its family"
+        )
 
 
 def page_tokens(page: int, grid: PageGrid, family: Family, counter: TextCounter, page_labels: bool) -> int:

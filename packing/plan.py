@@ -73,6 +73,7 @@ class Samples:
     num_tokens: IntArray  # >= 1
     num_patches: IntArray  # >= 0
     num_supervised: IntArray  # >= 0
+    patch_pairs: IntArray  # >= 0; 0 = not known
     task: pa.Array  # of strings, as a dictionary
     split: pa.Array  # likewise; only 'train' is planned
 
@@ -82,6 +83,7 @@ class Samples:
         num_tokens: npt.ArrayLike,
         num_patches: npt.ArrayLike | None = None,
         num_supervised: npt.ArrayLike | None = None,
+        patch_pairs: npt.ArrayLike | None = None,
         task: Sequence[str] | pa.Array | None = None,
         split: Sequence[str] | pa.Array | None = None,
     ) -> Samples:
@@ -93,6 +95,7 @@ class Samples:
             num_tokens=np.asarray(num_tokens, dtype=np.int64),
             num_patches=zeros if num_patches is None else np.asarray(num_patches, dtype=np.int64),
             num_supervised=zeros if num_supervised is None else np.asarray(num_supervised, dtype=np.int64),
+            patch_pairs=zeros if patch_pairs is None else np.asarray(patch_pairs, dtype=np.int64),
             task=_words("", n) if task is None else _encoded(task),
             split=_words("train", n) if split is None else _encoded(split),
         )
@@ -109,6 +112,7 @@ class Samples:
             "num_tokens": self.num_tokens,
             "num_patches": self.num_patches,
             "num_supervised": self.num_supervised,
+            "patch_pairs": self.patch_pairs,
             "task": self.task,
             "split": self.split,
         }
@@ -192,7 +196,8 @@ def plan(samples: Samples, settings: PlanSettings, *, seed: int, dims: ModelDims
         fewest += bound
 
     num_rows = sum(kinds)
-    flops = sample_flops(tokens, samples.num_patches[shuffled], samples.num_supervised[shuffled], dims)
+    patches, supervised = samples.num_patches[shuffled], samples.num_supervised[shuffled]
+    flops = sample_flops(tokens, patches, supervised, dims, samples.patch_pairs[shuffled])
     costs: FloatArray = np.bincount(row_of, weights=flops, minlength=num_rows).astype(np.float64)
     per_step = tuple(step_rows(settings, length) for length in row_lengths)
     steps = _order_steps(costs, kinds, per_step, settings, rng)

@@ -233,6 +233,7 @@ def _sample(
         num_tokens=length.num_tokens,
         num_patches=length.num_patches,
         num_supervised=length.num_supervised,
+        patch_pairs=length.patch_pairs,
         tokens_exact=counter.exact,
         grids=tuple(grids),
     )

@@ -55,6 +55,7 @@ COLUMNS = (
     Column(name="num_tokens", kind="integer", required=True, least=1),
     Column(name="num_patches", kind="integer"),
     Column(name="num_supervised", kind="integer"),
+    Column(name="patch_pairs", kind="integer"),
     Column(name="task", kind="text"),
     Column(name="split", kind="text", choices=SPLITS),
 )

@@ -254,6 +254,7 @@ def copy_of(undisturbed: tuple[Path, BuildResult], tmp_path: Path) -> Path:
     ("assignment", "redone"),
     [
         ("packing.rows_per_step=2", {"plan"}),
+        ("packing.cost.freeze=vision", {"plan"}),
         ("workers.timeout_s=500", set()),
         ("windows.max_tokens=120000", {"windows"}),  # the same windows come out, so nothing follows
         ("windows.max_tokens=12000", {"windows", "shard", "plan"}),

@@ -74,12 +74,14 @@ def test_a_broken_manifest_is_refused(tmp_path: Path) -> None:
         ("render.dpi=1", "render.dpi = 1"),
         ("nonsense", "--set 'nonsense': write key=value"),
         ("tokenizer=/no/such/tokenizer", "tokenizer '/no/such/tokenizer' is not a folder"),
-        ("tokenizer=no/such-model", "tokenizer 'no/such-model' cannot be loaded"),
+        ("tokenizer=no/such-model", "tokenizer 'no/such-model' is no folder and not in the cache of the hub"),
         (
             "ocr={engine: paddleocr, python: /no/such/python}",
             "ocr.python = '/no/such/python' is not an executable file",
         ),
         ("ocr={engine: paddleocr, python: 'true'}", "PaddleOCR cannot start in ocr.python = "),
+        ("packing.cost.model=/no/such/model", "cannot read /no/such/model: No such file"),
+        ("packing.cost.freeze=[vision, merger, language]", "nothing is left to train"),
         ("ocr.language=Klingon", "rapidocr does not read 'Klingon'"),
         ("synth={backend: file, files: [/no/questions.jsonl]}", "cannot read question file /no/questions.jsonl"),
     ],
@@ -260,6 +262,25 @@ def test_a_table_is_packed_and_the_plan_can_be_inspected(tmp_path: Path) -> None
     found = json.loads(corpus("inspect", plan, "--json").stdout)
     assert (found["kind"], found["samples"], found["rows"], found["tokens"]) == ("plan", 4, 2, 200)
     assert "4 samples in 2 rows" in corpus("inspect", plan).stdout
+
+
+def test_cost_follows_the_model_and_how_it_is_trained(tmp_path: Path) -> None:
+    samples = table(tmp_path / "s.parquet", sample_id=["a"], num_tokens=[100_000], num_patches=[350_000])
+
+    def petaflops(*options: str) -> float:
+        arguments = ["--out", tmp_path / "plan", "--rows-per-step", 1, "--json", *options]
+        return float(json.loads(corpus("pack", samples, *arguments).stdout)["petaflops"])
+
+    frozen, trained, again = (
+        petaflops("--freeze", "vision", "--freeze", "merger"),
+        petaflops(),
+        petaflops("--recompute"),
+    )
+    assert frozen < trained < again
+    assert petaflops("--family", "qwen3-vl") > trained
+    message = refusal("pack", samples, "--out", tmp_path / "other", "--model", str(tmp_path))
+    assert "cannot read" in message and "config.json" in message
+    assert not (tmp_path / "other").exists()
 
 
 # ---------------------------------------------------------------------------------------------------- what is here

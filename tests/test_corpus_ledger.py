@@ -86,11 +86,12 @@ def test_a_document_refused_by_a_later_stage_says_which() -> None:
         ([(0, 10, "too-short")], "too-short", "windows.min_tokens"),
         ([(0, 10, "no-questions")], "no-questions", "rejected.parquet"),
         ([(0, 9, "page-too-long"), (9, 1, "page-too-long")], "page-too-long", "render.dpi"),
+        ([(0, 1, "x: y"), (1, 8, "no-window-fits"), (9, 1, "x: y")], "no-window-fits", "windows.min_tokens or raise"),
         ([(0, 1, "render-failed: page 1: x"), (1, 1, "too-short"), (2, 8, "too-short")], "too-short", "min_tokens"),
         ([(0, 10, "render-failed: page 1: broken")], "render-failed", "page 1: broken"),
     ],
 )
-def test_a_document_without_windows_is_rejected_for_what_befell_most_of_its_runs(
+def test_a_document_without_windows_is_rejected_for_what_befell_most_of_its_pages(
     left_out: list[tuple[int, int, str]], reason: str, detail: str
 ) -> None:
     a = item("a")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil, smart_resize
 
@@ -25,6 +26,7 @@ def processor_size(height: int, width: int, family: Family) -> tuple[int, int]:
     return size
 
 
+@functools.cache
 def processor(family: Family) -> Any:
     return Qwen2VLImageProcessorPil(
         patch_size=family.patch,
@@ -75,6 +77,50 @@ def test_a_snapped_page_is_not_resized_again_and_is_in_range(family: Family, hei
     assert page.height % family.grid == page.width % family.grid == 0
     assert family.min_pixels <= page.height * page.width <= family.max_pixels
     assert num_patches(page, family) == family.merge**2 * num_image_tokens(page, family)
+
+
+EXTREMES = st.one_of(
+    SIDES,
+    st.sampled_from(
+        [1, 13, 14, 15, 16, 27, 28, 31, 32, 55, 56, 255, 256, 3_583, 3_584, 3_585, 4_096, 4_097, 65_535, 10**6]
+    ),
+)
+
+
+@both_families
+@given(height=EXTREMES, width=EXTREMES)
+@example(height=200, width=1)
+@example(height=1, width=200)
+@example(height=201, width=1)
+@example(height=10**6, width=5_000)
+@settings(max_examples=500)
+def test_patches_and_tokens_are_those_of_the_image_processor(family: Family, height: int, width: int) -> None:
+    """The processor's own count, which it gives without an image, so that no size is too large to try."""
+    whole = processor(family)
+    try:
+        page = snap(height, width, family)
+    except DocumentError:
+        with pytest.raises(ValueError, match="aspect ratio"):  # of the size, or of what it was resized to
+            whole.get_number_of_image_patches(*processor_size(height, width, family))
+        return
+    patches = whole.get_number_of_image_patches(height, width)
+    assert num_patches(page, family) == patches == whole.get_number_of_image_patches(page.height, page.width)
+    assert num_image_tokens(page, family) * whole.merge_size**2 == patches
+
+
+@both_families
+@given(height=st.integers(1, 600), width=st.integers(1, 600), seed=st.integers(0, 9))
+@settings(max_examples=25)
+def test_a_page_rendered_at_the_snapped_size_is_not_resampled(
+    family: Family, height: int, width: int, seed: int
+) -> None:
+    assume(max(height, width) <= 20 * min(height, width))
+    page = snap(height, width, family)
+    noise = np.random.default_rng(seed).integers(0, 256, (page.height, page.width, 3), dtype=np.uint8)
+    resized, kept = (processor(family)(images=[noise], do_resize=r, return_tensors="np") for r in (True, False))
+    assert np.array_equal(resized["pixel_values"], kept["pixel_values"])
+    assert resized["image_grid_thw"].tolist() == kept["image_grid_thw"].tolist()
+    assert len(kept["pixel_values"]) == num_patches(page, family)
 
 
 @both_families

@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
+import threading
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fakes import question
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast, Qwen2_5_VLProcessor, Qwen3VLProcessor
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.video_processing_utils import BaseVideoProcessor
 
-from corpus.config import MessageSettings
+from corpus.config import MessageSettings, load_config
 from corpus.errors import ConfigError
 from corpus.messages import Message, build_messages
 from corpus.records import PageGrid, Question, Window
-from corpus.vision_tokens import FAMILIES, Family, num_image_tokens
-from packing.lengths import HfTokenizer, Utf8Bound, conversation_length, load_counter, page_tokens
+from corpus.vision_tokens import FAMILIES, Family, num_image_tokens, snap
+from packing.cost import dims_of
+from packing.lengths import HfTokenizer, Utf8Bound, check_template, conversation_length, load_counter, page_tokens
 
-SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"]
+SPECIAL = [
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+]
 SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -40,6 +57,7 @@ DEFAULT_SYSTEM = (
     "{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}"
 )
 TEMPLATES = {"qwen2.5-vl": DEFAULT_SYSTEM + TURNS, "qwen3-vl": TURNS}
+PROCESSORS = {"qwen2.5-vl": Qwen2_5_VLProcessor, "qwen3-vl": Qwen3VLProcessor}
 
 both_families = pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda f: f.name)
 ANY_TEXT = st.text(
@@ -50,8 +68,7 @@ ANY_TEXT = st.text(
 )
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+def write_tokenizer(folder: Path) -> str:
     """A tiny byte-level BPE that normalises and splits text as Qwen's does."""
     bpe = Tokenizer(models.BPE())
     bpe.normalizer = normalizers.NFC()
@@ -66,9 +83,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
         show_progress=False,
     )
     bpe.train_from_iterator(TRAINING_TEXT * 9, trainer)
-    path = tmp_path_factory.mktemp("tiny-tokenizer")
-    PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|im_end|>").save_pretrained(path)
-    return str(path)
+    PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|im_end|>").save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_tokenizer(tmp_path_factory.mktemp("tiny-tokenizer"))
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +130,103 @@ def num_supervised(tokens: list[str], tokenizer: Any) -> int:
         if token == "<|im_start|>" and tokens[i + 1 : begin] == opening:
             count += tokens.index("<|im_end|>", begin) + 1 - begin
     return count
+
+
+class NoVideos(BaseVideoProcessor):
+    """Processors want one; the real ones need torchvision, and no test has a video."""
+
+
+def processor(tokenizer: Any, family: Family, template: str) -> Any:
+    """The family's own processor, as its published settings make it."""
+    images = Qwen2VLImageProcessorPil(
+        patch_size=family.patch,
+        merge_size=family.merge,
+        size={"shortest_edge": family.min_pixels, "longest_edge": family.max_pixels},
+    )
+    kind = PROCESSORS.get(family.name, Qwen3VLProcessor)
+    unchecked = {"check_argument_for_proper_class": lambda *_: None}  # the check imports torchvision
+    made = type(kind.__name__, (kind,), unchecked)
+    return made(image_processor=images, tokenizer=tokenizer, video_processor=NoVideos(), chat_template=template)
+
+
+def agrees_with_processor(
+    tokenizer: Any,
+    counter: HfTokenizer,
+    family: Family,
+    template: str,
+    sizes: Sequence[tuple[int, int]],
+    asked: Sequence[Question],
+    first_page: int,
+    page_labels: bool,
+) -> None:
+    """Count a conversation about pages of these natural sizes; the processor reads the same pages."""
+    window = Window(doc_id="d", index=0, first_page=first_page, num_pages=len(sizes))
+    grids = [snap(*size, family) for size in sizes]
+    pages = [np.zeros((g.height, g.width, 3), dtype=np.uint8) for g in grids]
+    settings = MessageSettings(page_labels=page_labels)
+    whole = processor(tokenizer, family, template)
+    text = whole.apply_chat_template(build_messages(window, asked, settings), tokenize=False)
+    made = whole(text=[text], images=pages, return_tensors="np")
+    length = conversation_length(build_messages(window, asked, settings), grids, family, counter)
+    tokens = tokenizer.convert_ids_to_tokens(made["input_ids"][0])
+    bound = conversation_length(build_messages(window, asked, settings), grids, family, Utf8Bound())
+    assert bound.num_tokens >= length.num_tokens == len(tokens)
+    assert bound.num_supervised >= length.num_supervised
+    assert length.num_supervised == num_supervised(tokens, tokenizer)
+    assert length.num_patches == len(made["pixel_values"])
+    assert made["image_grid_thw"].tolist() == [[1, g.height // family.patch, g.width // family.patch] for g in grids]
+    assert length.patch_pairs == sum(int(h * w) ** 2 for _, h, w in made["image_grid_thw"])
+
+
+TURNS_OF_TEXT = st.lists(
+    st.tuples(ANY_TEXT, st.one_of(st.just(""), ANY_TEXT, st.just("<|im_end|>\n<|im_start|>user\n"))),
+    min_size=1,
+    max_size=4,
+)
+SMALL_SIDES = st.integers(1, 700)
+
+
+@both_families
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    turns=TURNS_OF_TEXT,
+    sizes=st.lists(st.tuples(SMALL_SIDES, SMALL_SIDES).filter(lambda s: max(s) < 150 * min(s)), max_size=3),
+    first_page=st.integers(0, 2_000),
+    page_labels=st.booleans(),
+)
+def test_a_conversation_has_the_length_that_the_models_processor_gives(
+    family: Family,
+    turns: list[tuple[str, str]],
+    sizes: list[tuple[int, int]],
+    first_page: int,
+    page_labels: bool,
+    counter: HfTokenizer,
+    tokenizer: Any,
+) -> None:
+    asked = [question(question=q, answer=a) for q, a in turns]
+    sizes = [*sizes, (60, 90)]  # the processor refuses a conversation without images beside a list of none
+    template = TEMPLATES[family.name]
+    agrees_with_processor(tokenizer, counter, family, template, sizes, asked, first_page, page_labels)
+
+
+def test_a_new_family_is_one_entry(counter: HfTokenizer, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    family = Family(
+        name="qwen9-vl",
+        model_type="qwen9_vl",
+        patch=18,
+        merge=3,
+        min_pixels=50_000,
+        max_pixels=300_000,
+        default_system="Be brief.",
+    )
+    monkeypatch.setitem(FAMILIES, family.name, family)
+    system = "{{ '<|im_start|>system\nBe brief.<|im_end|>\n' }}"
+    asked = [question(question="What?", answer="That."), question(question="When?", answer="")]
+    sizes = [(1584, 1224), (30, 40), (700, 90)]
+    agrees_with_processor(tokenizer, counter, family, system + TURNS, sizes, asked, 11, page_labels=True)
+    assert load_config(None, ("model=qwen9-vl",)).model == "qwen9-vl"
+    with pytest.raises(ConfigError, match=r"no model sizes for family 'qwen9-vl'.*packing.cost.model"):
+        dims_of(family.name)
 
 
 @both_families
@@ -193,3 +311,70 @@ def test_a_tokenizer_that_is_not_there_is_refused_in_one_line(tmp_path: Path, na
         load_counter(str(tmp_path / name))
     assert repr(str(tmp_path / name)) in str(e.value)
     assert len(str(e.value).splitlines()) == 1
+
+
+def with_template(folder: str, tmp_path: Path, template: str) -> HfTokenizer:
+    own = PreTrainedTokenizerFast.from_pretrained(folder)
+    own.chat_template = template
+    own.save_pretrained(tmp_path)
+    return HfTokenizer(str(tmp_path))
+
+
+THINKING = TURNS.replace(
+    "message.role + '\n' }}", "message.role + '\n' + ('<think>' if message.role != 'user' else '') }}"
+)
+
+
+@both_families
+def test_the_template_of_another_model_is_refused(family: Family, folder: str, tmp_path: Path) -> None:
+    other = next(t for name, t in TEMPLATES.items() if name != family.name)
+    check_template(with_template(folder, tmp_path / "own", TEMPLATES[family.name]), family)
+    for name, template in (("other", other), ("thinking", THINKING)):
+        with pytest.raises(
+            ConfigError, match=rf"its chat template makes \d+ tokens .* that of {family.name} \d+;"
+        ) as e:
+            check_template(with_template(folder, tmp_path / name, template), family)
+        assert repr(str(tmp_path / name)) in str(e.value)
+        assert len(str(e.value).splitlines()) == 1
+
+
+@both_families
+def test_a_tokenizer_without_a_template_for_images_is_taken_at_its_word(
+    family: Family, folder: str, counter: HfTokenizer, tmp_path: Path
+) -> None:
+    assert counter.template_length([]) is None
+    for check in (Utf8Bound(), counter, with_template(folder, tmp_path, "{{ 'a' + messages[0].content }}")):
+        check_template(check, family)
+
+
+LOAD = "from packing.lengths import load_counter; load_counter({name!r})"
+
+
+def test_a_hub_out_of_reach_is_asked_once() -> None:
+    asked = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def refuse() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                asked.append(connection.recv(200))
+                connection.close()
+
+        thread = threading.Thread(target=refuse, daemon=True)
+        thread.start()
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": address, "HF_HOME": "/nonexistent"}
+        done = subprocess.run(
+            [sys.executable, "-c", LOAD.format(name="some/model")],
+            env=environment, cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+    last = done.stderr.splitlines()[-1]
+    assert "tokenizer 'some/model' is no folder and not in the cache of the hub, and the hub at " + address in last
+    assert last.endswith("name a folder with a tokenizer, or let the hub be asked")
+    assert len(asked) == 1, asked
+    assert asked[0].startswith(b"HEAD / ")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from corpus.errors import ConfigError
 from corpus.records import PlanEntry, Rejected
 from corpus.store import read_records, schema_of
 from packing.cost import QWEN3_VL_8B
+from packing.plan import plan
 from packing.table import pack_table, read_samples
 
 SMALL = PackingSettings(capacity=100, rows_per_step=2, balance_window=4)
@@ -93,6 +95,8 @@ def test_the_fingerprint_covers_all_that_decides(tmp_path: Path) -> None:
         pack_table(table, out, SMALL.model_copy(update={"capacity": 101}), 0).fingerprint,
         pack_table(table, out, SMALL.model_copy(update={"balance_window": 8}), 0).fingerprint,
         pack_table(table, out, SMALL, 0, dims=QWEN3_VL_8B).fingerprint,
+        pack_table(table, out, SMALL, 0, dims=replace(QWEN3_VL_8B, frozen=("vision",))).fingerprint,
+        pack_table(table, out, SMALL, 0, dims=replace(QWEN3_VL_8B, recompute=True)).fingerprint,
         pack_table(table, out, SMALL, 0, identity={"tokenizer": "x"}).fingerprint,
     ]
     assert len(set(prints)) == len(prints)
@@ -104,6 +108,19 @@ def test_optional_columns_may_be_missing(tmp_path: Path) -> None:
     samples = read_samples(jsonl(tmp_path / "t.jsonl", [{"sample_id": "a", "num_tokens": 5}, "", " "]))
     assert (samples.num_patches.tolist(), samples.num_supervised.tolist()) == ([0], [0])
     assert (samples.task.tolist(), samples.split.tolist()) == ([""], ["train"])
+    assert samples.patch_pairs.tolist() == [0]
+
+
+def test_the_pages_of_a_sample_decide_its_cost_where_the_table_knows_them(tmp_path: Path) -> None:
+    one_page = {"sample_id": "a", "num_tokens": 90, "num_patches": 300}
+
+    def cost(**more: int) -> float:
+        table = jsonl(tmp_path / "t.jsonl", [{**one_page, **more}])
+        result = plan(read_samples(table), SMALL, seed=0, dims=QWEN3_VL_8B)
+        return float(result.row_cost.sum())
+
+    assert cost(patch_pairs=300**2) == cost()
+    assert cost(patch_pairs=3 * 100**2) < cost()
 
 
 def test_validation_samples_are_not_planned(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from corpus.config import Config
 from corpus.messages import message_fingerprint
 from corpus.records import content_id
 from corpus.stages.state import Build
 from corpus.store import read_table
-from packing.cost import dims_of
+from packing.cost import ModelDims, dims_of
 from packing.lengths import load_counter
 from packing.table import pack_table
 
@@ -17,7 +19,8 @@ def run(b: Build) -> str:
     b.progress.stage("plan", 1, "plan")
     samples_file = b.run.path("samples.parquet")
     upstream = [b.marker("windows", name).output for name in b.partitions]
-    fingerprint = content_id("plan", upstream, c.packing.model_dump(), c.seed, c.model, plan_identity(c))
+    dims = model_dims(c)
+    fingerprint = content_id("plan", upstream, c.packing.model_dump(), c.seed, asdict(dims), plan_identity(c))
     if b.run.is_done("plan", "all", fingerprint):
         return str(b.marker("plan", "all").facts["note"])
     b.run.reopen("plan", "all")
@@ -30,12 +33,22 @@ def run(b: Build) -> str:
         note = "no plan: there is no training sample"
         b.run.finish("plan", "all", fingerprint, [], {"note": note})
         return note
-    report = pack_table(samples_file, folder, c.packing, c.seed, dims=dims_of(c.model), identity=plan_identity(c))
+    report = pack_table(samples_file, folder, c.packing, c.seed, dims=dims, identity=plan_identity(c))
     b.work["plan"] += 1
     note = f"{report.num_samples} samples in {report.num_rows} rows, {report.num_steps} steps, fill {report.fill:.3f}"
     facts = {"note": note, "fill": report.fill, "plan": f"plan-{report.fingerprint}.parquet"}
     b.run.finish("plan", "all", fingerprint, sorted(folder.glob("plan-*")), facts)
     return note
+
+
+def model_dims(config: Config) -> ModelDims:
+    """The sizes of the model that will be trained, and how.
+
+    Raises:
+        ConfigError: its config.json is at fault, or nothing of it is trained.
+    """
+    cost = config.packing.cost
+    return dims_of(config.model, cost.model, freeze=cost.freeze, recompute=cost.recompute)
 
 
 def plan_identity(config: Config) -> dict[str, object]:
