@@ -1,10 +1,11 @@
 """The packers that `bench_packing.py` compares, each in a process of its own; runs in an interpreter that has them.
 
-    PYTHON benchmarks/packing_peers.py CONTESTANT LENGTHS.npy CAPACITY OUT.npz
+    PYTHON benchmarks/packing_peers.py CONTESTANT LENGTHS.npy CAPACITY BUDGET_S OUT.npz
 
 What is common to all: lengths in the order of the file in, rows in the order in which the packer gives them out. The
-clock runs from lengths in the form that the packer takes (a list, a dataset) to rows in the form that it gives. Imports
-and conversions are outside of it. Memory is the process's own peak from there on, above what it held before.
+clock runs from lengths in the form that the packer takes (a list, a dataset) to rows in the form that it gives; imports
+and conversions are outside of it. When it has run for BUDGET_S seconds, SIGALRM ends the process. Memory is the
+process's own peak from there on, above what it held before.
 
 Only lengths are packed, no tokens. The peers' functions are their own, called with their defaults:
 
@@ -30,6 +31,7 @@ import json
 import os
 import platform
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -382,14 +384,16 @@ def status_kb(field: str) -> int:
     return int(found[1])
 
 
-def measure(prepare: Contestant, lengths: np.ndarray, capacity: int) -> tuple[dict[str, float], Rows]:
+def measure(prepare: Contestant, lengths: np.ndarray, capacity: int, budget_s: int) -> tuple[dict[str, float], Rows]:
     """Seconds, and the peak of resident memory in MiB: of the process, and above what it held before."""
     pack = prepare(lengths, capacity)
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before = status_kb("VmRSS")
     started = time.perf_counter()
+    signal.alarm(budget_s)
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):  # progress bars
         finish = pack()
+    signal.alarm(0)
     seconds = time.perf_counter() - started
     peak = status_kb("VmHWM")
     return {"seconds": seconds, "added_mib": (peak - before) / 1024, "process_mib": peak / 1024}, finish()
@@ -400,10 +404,10 @@ def versions(names: Iterable[str]) -> dict[str, str]:
 
 
 def main() -> None:
-    name, lengths_file, capacity, out = sys.argv[1:]
+    name, lengths_file, capacity, budget_s, out = sys.argv[1:]
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     lengths = np.load(lengths_file)
-    figures, rows = measure(CONTESTANTS[name], lengths, int(capacity))
+    figures, rows = measure(CONTESTANTS[name], lengths, int(capacity), int(budget_s))
     assert np.array_equal(np.sort(rows.lengths), np.sort(lengths)), "samples lost or made up"
     ends = np.cumsum(rows.sizes)
     tokens = np.diff(np.concatenate([[0], np.cumsum(rows.lengths)])[ends], prepend=0)
