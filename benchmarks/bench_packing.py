@@ -14,12 +14,13 @@ Every measurement is a process of its own on one core. One whose clock has run f
 over budget, at that size and at larger ones. Seconds and memory are medians of the rounds, contestant after contestant
 in each round; what takes longer than 20 s is run once.
 
-Part 1, `--samples` samples of four kinds, in no order:
+Part 1, `--samples` samples of five kinds, in no order:
 
 - `pool-native` and `long-biased`: 32,768-131,072 tokens with the mean and the share at or above 100,000 that the
   paper gives: 85.3 K and 23.6 %, 114.3 K and 83.9 %. The rest of their shape is not published: the logarithm of the
   density is a parabola here.
 - `uniform`: 1-131,072 tokens.
+- `thirds`: 20,000-60,000 tokens, so that most rows hold three samples, which must be chosen to fill it.
 - `documents`: the windows of real PDFs (`document_lengths.py`), drawn with replacement, each with a turn of 40-256
   tokens. There are 421 windows, so lengths gather at them.
 
@@ -103,6 +104,10 @@ def uniform(n: int, draw: np.random.Generator) -> np.ndarray:
     return draw.integers(1, CAPACITY + 1, n)
 
 
+def thirds(n: int, draw: np.random.Generator) -> np.ndarray:
+    return draw.integers(20_000, 60_001, n)
+
+
 def documents(n: int, draw: np.random.Generator) -> np.ndarray:
     windows = np.array(json.loads(DOCUMENTS.read_text())["window_tokens"])
     return draw.choice(windows, n) + draw.integers(40, 257, n)
@@ -112,6 +117,7 @@ DISTRIBUTIONS: dict[str, Callable[[int, np.random.Generator], np.ndarray]] = {
     "pool-native": pool_native,
     "long-biased": long_biased,
     "uniform": uniform,
+    "thirds": thirds,
     "documents": documents,
 }
 
