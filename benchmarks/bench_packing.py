@@ -12,7 +12,8 @@ The peers live in an interpreter of their own, made by
 `packing_peers.py` says what each contestant is and what its clock covers; a peer that is missing is named as not run.
 Every measurement is a process of its own on one core. One whose clock has run for `--budget-s` is killed and named as
 over budget, at that size and at larger ones. Seconds and memory are medians of the rounds, contestant after contestant
-in each round; what takes longer than 20 s is run once.
+in each round; what takes longer than 20 s is run once. The file has the seconds of the processor too, which a busy
+machine changes less.
 
 Part 1, `--samples` samples of five kinds, in no order:
 
@@ -76,7 +77,7 @@ os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 began = time.perf_counter()
 process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
 _, status, usage = os.wait4(process.pid, 0)
-print(time.perf_counter() - began, usage.ru_maxrss / 1024)
+print(time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 sys.exit(os.waitstatus_to_exitcode(status))
 """
 
@@ -192,8 +193,8 @@ class Contest:
                 done = subprocess.run(command, capture_output=True, text=True, env=environment)
             if done.returncode:
                 raise SystemExit(f"corpus pack: {done.stderr}")
-            seconds, process_mib = map(float, done.stdout.split())
-            rounds.append({"seconds": seconds, "process_mib": process_mib})
+            seconds, cpu_seconds, process_mib = map(float, done.stdout.split())
+            rounds.append({"seconds": seconds, "cpu_seconds": cpu_seconds, "process_mib": process_mib})
             if seconds > ONCE_ABOVE_S:
                 break
         return medians(rounds)
