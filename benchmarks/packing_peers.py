@@ -20,7 +20,8 @@ Only lengths are packed, no tokens. The peers' functions are their own, called w
 - `energon`: `PackingDataset` of megatron-energon with a buffer of 1,000 samples. It has no packer of its own; the one
   of LLaMA-Factory, from which that of Megatron-LM's examples descends, is plugged in.
 - `next-fit` and `first-fit` (at most 1,000 open rows; the oldest is given out when none fits) are written here.
-- `ours, rows`: sorting and `packing.plan.pack`. `ours, plan`: `packing.plan.plan`, which also orders rows into steps.
+- `ours, rows`: `packing.rows.pack`, its lower bound included. `ours, plan`: `packing.plan.plan`, which also orders rows
+  into steps.
 """
 
 from __future__ import annotations
@@ -300,16 +301,14 @@ def ms_swift_one_batch(lengths: np.ndarray, capacity: int) -> Pack:
 
 
 def our_rows(lengths: np.ndarray, capacity: int) -> Pack:
-    from packing.plan import pack as best_fit
+    from packing.rows import pack as pack_rows
 
     def pack() -> Finish:
-        order = np.argsort(-lengths, kind="stable")
-        row = best_fit(lengths[order], capacity)
+        row, _ = pack_rows(lengths, capacity)
 
         def finish() -> Rows:
-            by_row = np.argsort(row, kind="stable")
             sizes = np.bincount(row)
-            return Rows(lengths[order][by_row], sizes, np.array([len(sizes)]))
+            return Rows(lengths[np.argsort(row, kind="stable")], sizes, np.array([len(sizes)]))
 
         return finish
 
