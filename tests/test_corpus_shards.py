@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tarfile
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import webdataset
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpus.errors import ConfigError
-from corpus.shards import BLOCK, Member, ShardFile, ShardReader, dump_json, page_name, tar_header, write_shards
+from corpus.shard_index import Member, ShardFile, index_table
+from corpus.shards import BLOCK, ShardReader, dump_json, page_name, tar_header, write_shards
+from corpus.store import write_table
 
 Samples = list[tuple[str, list[tuple[str, bytes]]]]
 
@@ -53,8 +53,7 @@ def run(tmp_path: Path) -> Path:
     """A run of two shards and their index."""
     files, members = write(tmp_path / "shards", max_bytes=15_000)
     assert len(files) == 2
-    rows = [{"shard": m.shard, "key": m.key, "name": m.name, "offset": m.offset, "size": m.size} for m in members]
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "shards" / "index.parquet")
+    write_table(tmp_path / "shards" / "index.parquet", index_table(files, members))
     return tmp_path
 
 
@@ -99,7 +98,7 @@ def test_the_same_samples_have_the_same_bytes(tmp_path: Path) -> None:
     for file in first[0]:
         data = (tmp_path / "a" / file.shard).read_bytes()
         assert data == (tmp_path / "b" / file.shard).read_bytes()
-        assert (len(data), hashlib.sha256(data).hexdigest()) == (file.num_bytes, file.sha256)
+        assert (len(data), xxhash.xxh3_128_hexdigest(data)) == (file.num_bytes, file.xxh128)
 
 
 def test_members_carry_no_time_and_no_owner(tmp_path: Path) -> None:
