@@ -3,7 +3,7 @@
 Every worker of every data loader opens the index, so it must open fast and stay small. Rows as Python tuples in dicts
 take 330 bytes a member; the arrays here take about 10, because the members of a sample stand side by side: a key, a
 shard and a 64-bit offset once a sample, and 16- or 32-bit numbers a member. Samples are found by bisection in sorted
-keys. Arrays hold no Python objects, so forked workers go on sharing them.
+keys. Arrays hold no Python objects, so forked workers go on sharing their memory.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from corpus.errors import EngineError
 from corpus.store import parquet_source, schema_of
 
 BATCH_ROWS = 65_536  # of the table, in memory while it is read
-WIDTHS = (np.uint16, np.uint32)  # of the numbers of a member, where they fit
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,59 +77,60 @@ class ShardIndex:
             EngineError: it is damaged.
         """
         try:
-            self._load(pq.ParquetFile(parquet_source(file), read_dictionary=["shard", "key", "name"]))
+            self._load(pq.ParquetFile(parquet_source(file), read_dictionary=["shard", "key", "name"], pre_buffer=False))
         except (pa.ArrowException, KeyError, ValueError) as e:
             reason = str(e).partition("\n")[0]
             raise EngineError(f"{file} is damaged: {reason}; run the same `corpus build` again") from None
 
     def _load(self, file: pq.ParquetFile) -> None:
-        names: dict[str, int] = {}
-        shards: dict[str, Shard] = {}
-        numbers: dict[str, int] = {}  # of shards
-        parts = _Parts()
+        names: dict[str, int] = {}  # text -> number
+        shards: dict[str, int] = {}
+        shard_bytes: dict[int, int] = {}  # number of a shard -> size
+        self._offset, self._size = (np.empty(file.metadata.num_rows, np.uint32) for _ in range(2))
+        self._name = np.empty(file.metadata.num_rows, np.uint16)
+        keys, starts, firsts = [np.empty(0, "S1")], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        shards_of = [np.empty(0, np.uint16)]
         rows = 0
-        last: tuple[str, str, int] = ("", "", 0)  # key, shard and offset of the sample that the batch before ended in
         columns = ["shard", "key", "name", "offset", "size", "shard_bytes"]
         for batch in file.iter_batches(BATCH_ROWS, columns=columns, use_threads=False):
             if not len(batch):
                 continue
-            key, shard, name = (_codes(batch.column(c)) for c in ("key", "shard", "name"))
+            key, shard, name = (_coded(batch.column(c)) for c in ("key", "shard", "name"))
             offset, size, num_bytes = (batch.column(c).to_numpy() for c in ("offset", "size", "shard_bytes"))
             begins = (key.codes[1:] != key.codes[:-1]) | (shard.codes[1:] != shard.codes[:-1])
             first = np.concatenate([[0], np.flatnonzero(begins) + 1])
-            start = offset[first]
-            for code in np.unique(shard.codes[first]):
-                text = shard.values[code]
-                if text not in numbers:
-                    where = first[np.argmax(shard.codes[first] == code)]
-                    numbers[text] = len(numbers)
-                    shards[text] = Shard(name=text, num_bytes=int(num_bytes[where]))
-            goes_on = last[:2] == (key.values[key.codes[0]], shard.values[shard.codes[0]])
-            if goes_on:
-                start[0] = last[2]
-            last = (key.values[key.codes[-1]], shard.values[shard.codes[-1]], int(start[-1]))
-            parts.offset.append(_narrow(offset - np.repeat(start, np.diff(np.append(first, len(batch))))))
-            parts.size.append(_narrow(size))
-            parts.name.append(_narrow(_renumber(name, names)))
-            fresh = slice(1 if goes_on else 0, None)
-            if len(first[fresh]):
-                parts.key.append(np.array([k.encode() for k in key.values])[key.codes[first[fresh]]])
-                parts.first.append(rows + first[fresh])
-                parts.start.append(start[fresh])
-                shard_numbers = np.array([numbers.get(s, 0) for s in shard.values])
-                parts.shard.append(_narrow(shard_numbers[shard.codes[first[fresh]]]))
+            start, key_of, shard_of = offset[first], key.bytes_of(first), shard.renumbered(shards)[first]
+            for number, at in zip(*np.unique(shard_of, return_index=True), strict=True):
+                shard_bytes.setdefault(int(number), int(num_bytes[first[at]]))
+            goes_on = bool(rows) and (keys[-1][-1], shards_of[-1][-1]) == (key_of[0], shard_of[0])
+            if goes_on:  # the batch begins within a sample
+                start[0] = starts[-1][-1]
+            distance = offset - np.repeat(start, np.diff(np.append(first, len(batch))))
+            self._offset = _put(self._offset, rows, distance)
+            self._size = _put(self._size, rows, size)
+            self._name = _put(self._name, rows, name.renumbered(names))
+            if len(first) > goes_on:
+                new = slice(int(goes_on), None)
+                keys.append(key_of[new])
+                starts.append(start[new])
+                firsts.append(rows + first[new])
+                shards_of.append(shard_of[new])
             rows += len(batch)
         self._names, self._codes = list(names), names
-        self._shards = list(shards.values())
-        self._offset, self._size, self._name = (np.concatenate(p) for p in (parts.offset, parts.size, parts.name))
-        keys, first, start, shard_of = (np.concatenate(p) for p in (parts.key, parts.first, parts.start, parts.shard))
-        end = np.append(first, rows)[1:]
-        if not (keys[1:] > keys[:-1]).all():
-            order = np.argsort(keys, kind="stable")
-            keys, first, start, shard_of, end = (a[order] for a in (keys, first, start, shard_of, end))
-            if len(twice := np.flatnonzero(keys[1:] == keys[:-1])):
-                raise ValueError(f"sample {keys[twice[0]].decode()} stands in it in two places")
-        self._keys, self._start, self._shard, self._first, self._end = keys, start, shard_of, first, end
+        self._shards = [Shard(name=text, num_bytes=shard_bytes[number]) for text, number in shards.items()]
+        self._keys, self._start, self._first = np.concatenate(keys), np.concatenate(starts), np.concatenate(firsts)
+        self._shard = np.concatenate(shards_of)
+        self._end = np.append(self._first, rows)[1:]
+        if not (self._keys[1:] > self._keys[:-1]).all():
+            self._sort()
+
+    def _sort(self) -> None:
+        order = np.argsort(self._keys, kind="stable")
+        self._keys, self._start, self._shard = self._keys[order], self._start[order], self._shard[order]
+        self._first, self._end = self._first[order], self._end[order]
+        twice = np.flatnonzero(self._keys[1:] == self._keys[:-1])
+        if len(twice):
+            raise ValueError(f"sample {self._keys[twice[0]].decode()} stands in it in two places")
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -140,7 +141,7 @@ class ShardIndex:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes that the arrays take."""
+        """Bytes that the arrays take, texts aside."""
         arrays = (self._keys, self._start, self._shard, self._first, self._end, self._offset, self._size, self._name)
         return sum(a.nbytes for a in arrays)
 
@@ -172,38 +173,36 @@ class ShardIndex:
         return int(self._start[sample]) + int(self._offset[row]), int(self._size[row])
 
 
-class _Parts:
-    """Arrays of each batch, joined at the end; they begin empty, so that an empty table has arrays too."""
-
-    def __init__(self) -> None:
-        numbers = np.empty(0, np.uint16)
-        self.key = [np.empty(0, "S1")]
-        self.start, self.first = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-        self.shard, self.offset, self.size, self.name = [numbers], [numbers], [numbers], [numbers]
-
-
 @dataclass(frozen=True, slots=True)
-class _Codes:
+class _Coded:
     """A column of text: row i is `values[codes[i]]`. The same text has one code."""
 
-    codes: np.ndarray
+    codes: Array
     values: list[str]
 
+    def bytes_of(self, rows: Array) -> Array:
+        """The text of some rows, as bytes of one width."""
+        return np.array([value.encode() for value in self.values])[self.codes[rows]]
 
-def _codes(column: pa.Array) -> _Codes:
+    def renumbered(self, known: dict[str, int]) -> Array:
+        """The number of each row's text in `known`, which learns what is new."""
+        numbers = np.zeros(len(self.values), np.int64)
+        for code in np.flatnonzero(np.bincount(self.codes)):
+            numbers[code] = known.setdefault(self.values[code], len(known))
+        return np.asarray(numbers[self.codes])
+
+
+def _coded(column: pa.Array) -> _Coded:
     column = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     if column.null_count:
-        raise ValueError("a name is missing in it")
-    return _Codes(column.indices.to_numpy(), column.dictionary.to_pylist())
+        raise ValueError("a name is missing")
+    return _Coded(column.indices.to_numpy(), column.dictionary.to_pylist())
 
 
-def _renumber(column: _Codes, known: dict[str, int]) -> np.ndarray:
-    """The codes of a column by `known`, which learns the names that are new."""
-    return np.array([known.setdefault(value, len(known)) for value in column.values])[column.codes]
-
-
-def _narrow(numbers: np.ndarray) -> np.ndarray:
-    """The same numbers in the least of `WIDTHS` that holds them, else as they are."""
-    limits = [np.iinfo(width).max for width in WIDTHS]
-    fitting = [w for w, limit in zip(WIDTHS, limits, strict=True) if 0 <= numbers.min() and numbers.max() <= limit]
-    return numbers.astype(fitting[0]) if fitting else numbers
+def _put(array: Array, begin: int, numbers: Array) -> Array:
+    """`array` with `numbers` from `begin` on, in 64 bits when they do not fit into its own."""
+    limits = np.iinfo(array.dtype)
+    if numbers.min() < limits.min or numbers.max() > limits.max:
+        array = array.astype(np.int64)
+    array[begin : begin + len(numbers)] = numbers
+    return array
