@@ -4,8 +4,8 @@
         [--peers-python PYTHON] [--out FILE]
 
 The data are random bytes in pieces of 230 to 350 KB, as page images have, held in memory. Every way is run in turn,
-round after round, so that a machine whose speed drifts does not decide the result; the figures are medians of the
-rounds, and ratios are taken within a round. A way that could not run is named, with the reason.
+round after round, each round from another one on, so that neither a machine whose speed drifts nor what another way
+left behind decides the result; the figures are medians of the rounds, and ratios are taken within a round. A way that could not run is named, with the reason.
 
 Writing, with fsync of every file (and its folder) and without, in files of `--file-mb`:
 
@@ -297,6 +297,11 @@ def opening(members: int) -> dict[str, float]:
     }
 
 
+def rotated(names: list[str], by: int) -> list[str]:
+    """Each round begins with another way, so that none always comes after the same one."""
+    return [*names[by % len(names) :], *names[: by % len(names)]]
+
+
 def summary(rounds: dict[str, list[float]], reference: str) -> dict[str, Any]:
     """Median, and median, least and greatest ratio to the reference of the same round."""
     told = {}
@@ -337,7 +342,7 @@ def measure(args: argparse.Namespace, folder: Path, peers: Peers | None) -> dict
     writing: dict[bool, dict[str, list[float]]] = {fsync: {n: [] for n in running} for fsync in (True, False)}
     for round_ in range(args.rounds + 1):
         for fsync in (True, False):
-            for name in running:
+            for name in rotated(running, round_):
                 speed = megabytes / write(name, fsync)
                 if round_:  # the first is to warm up
                     writing[fsync][name].append(speed)
@@ -348,7 +353,7 @@ def measure(args: argparse.Namespace, folder: Path, peers: Peers | None) -> dict
         able = [n for n in running if n not in opened or how in opened[n]]
         reading[how] = {n: [] for n in able}
         for round_ in range(args.rounds + 1):
-            for name in able:
+            for name in rotated(able, round_):
                 if name in opened:
                     took = seconds(lambda do=opened[name][how]: do(args.draws))
                 else:
@@ -396,7 +401,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--documents", type=int, default=60)
     parser.add_argument("--pages", type=int, default=38, help="of each document")
-    parser.add_argument("--rounds", type=int, default=5, help="besides one to warm up")
+    parser.add_argument("--rounds", type=int, default=6, help="besides one to warm up")
     parser.add_argument("--draws", type=int, default=2_000, help="random pages a round")
     parser.add_argument("--file-mb", type=int, default=128, help="size of a shard, of every way")
     parser.add_argument("--folder", type=Path, help="where to write; by default the system's temporary folder")

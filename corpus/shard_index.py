@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -59,8 +59,7 @@ def index_table(files: Sequence[ShardFile], members: Sequence[Member]) -> pa.Tab
     return pa.Table.from_arrays(arrays, schema=index_schema())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shard:
+class Shard(NamedTuple):
     """An archive as the index knows it."""
 
     name: str

@@ -30,10 +30,10 @@ BUFFER_PIECES = 768  # a system takes 1,024 pieces at once
 MAX_OPEN = 128  # archives that a reader keeps open; a process may often have no more than 1,024 files
 SUFFIXES = {"jpeg": "jpg", "webp": "webp", "png": "png"}  # of page images, by format
 
-_OWNER_AND_MODE = b"0000644\0" + 2 * b"0000000\0"
-_TIME = b"00000000000\0"
+_MODE_AND_OWNER = b"0000644\0" + 2 * b"0000000\0"
+_TIME = b"\0" + b"00000000000\0"  # after the end of the size
 _MAGIC = b"ustar\x0000"
-_CHECKSUM_OF_THE_SAME = sum(_OWNER_AND_MODE + _TIME + 8 * b" " + b"0" + _MAGIC)
+_SUM_OF_THE_REST = sum(_TIME + 8 * b" " + b"0" + _MAGIC)
 
 
 def tar_header(name: str, size: int) -> bytes:
@@ -45,10 +45,15 @@ def tar_header(name: str, size: int) -> bytes:
     encoded = name.encode("ascii")
     if len(encoded) > MAX_NAME or b"\0" in encoded or size >= 8**11:
         raise ValueError(f"cannot be a ustar member: {name!r}, {size} bytes")
-    digits = b"%011o" % size
-    checksum = b"%06o\0 " % (_CHECKSUM_OF_THE_SAME + sum(encoded) + sum(digits))
-    head = b"".join((encoded.ljust(100, b"\0"), _OWNER_AND_MODE, digits, b"\0", _TIME, checksum, b"0"))
-    return (head.ljust(257, b"\0") + _MAGIC).ljust(BLOCK, b"\0")
+    start = _header_start(encoded, size)
+    checksum = b"%06o\0 " % (sum(start) + _SUM_OF_THE_REST)
+    head = b"".join((start, _TIME, checksum, b"0")).ljust(257, b"\0")
+    return (head + _MAGIC).ljust(BLOCK, b"\0")
+
+
+def _header_start(name: bytes, size: int) -> bytes:
+    """What tells a member's header from those of others."""
+    return b"%b%b%011o" % (name.ljust(MAX_NAME, b"\0"), _MODE_AND_OWNER, size)
 
 
 def write_shards(
@@ -272,7 +277,8 @@ class ShardReader:
 
     def _check(self, file: Shard, key: str, name: str, header: bytes | memoryview, size: int) -> None:
         """Raises `EngineError` where this is not the header of that member."""
-        if header[:MAX_NAME] != f"{key}.{name}".encode().ljust(MAX_NAME, b"\0") or header[124:135] != b"%011o" % size:
+        start = _header_start(f"{key}.{name}".encode(), size)
+        if header[: len(start)] != start:
             raise _damaged(self._folder / file.name, f"it does not hold {key}.{name} where the index says")
 
 
