@@ -5,7 +5,8 @@
 
 The data are random bytes in pieces of 230 to 350 KB, as page images have, held in memory. Every way is run in turn,
 round after round, each round from another one on, so that neither a machine whose speed drifts nor what another way
-left behind decides the result; the figures are medians of the rounds, and ratios are taken within a round. A way that could not run is named, with the reason.
+left behind decides the result; the figures are medians of the rounds, and ratios are taken within a round. A way that
+could not run is named, with the reason.
 
 Writing, with fsync of every file (and its folder) and without, in files of `--file-mb`:
 
@@ -17,13 +18,14 @@ Writing, with fsync of every file (and its folder) and without, in files of `--f
 Reading, from the page cache: windows (documents) in order and at random, in MB/s, and pages at random, in
 microseconds. `raw` reads our shards, 8 MiB at a time in order, else by `pread` at places known beforehand.
 webdataset's stock reader reads in order alone. Opening is not counted: of ours and of the peers the index, of
-`tarfile` the list of members. With `--members`, opening our index of so many members is measured too.
+`tarfile` the list of members. Checksums are timed over one document. With `--members`, opening our index of so many members is measured too.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import importlib.metadata
 import io
 import json
@@ -37,6 +39,7 @@ import tarfile
 import tempfile
 import time
 import unittest.mock
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -44,6 +47,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import webdataset
+import xxhash
 from shard_peers import (
     Corpus,
     key_of,
@@ -297,6 +301,20 @@ def opening(members: int) -> dict[str, float]:
     }
 
 
+def checksums(corpus: Corpus, rounds: int) -> dict[str, float]:
+    """MB/s over one document in memory, by algorithm."""
+    algorithms: dict[str, Callable[[bytes], Any]] = {
+        "xxh3_128": xxhash.xxh3_128_digest,
+        "crc32": zlib.crc32,
+        "sha256": lambda data: hashlib.sha256(data).digest(),
+    }
+    document = b"".join(corpus.pages[0])
+    return {
+        name: round(len(document) / 1e6 / statistics.median(seconds(lambda do=do: do(document)) for _ in range(rounds)))
+        for name, do in algorithms.items()
+    }
+
+
 def rotated(names: list[str], by: int) -> list[str]:
     """Each round begins with another way, so that none always comes after the same one."""
     return [*names[by % len(names) :], *names[: by % len(names)]]
@@ -375,6 +393,7 @@ def measure(args: argparse.Namespace, folder: Path, peers: Peers | None) -> dict
         },
         "read_mb_per_s": {how: summary(reading[how], "webdataset" if how == READS[0] else "raw") for how in READS[:2]},
         "random_page_us": summary(reading[READS[2]], "raw"),
+        "checksum_mb_per_s": checksums(corpus, 2 * args.rounds + 1),
         "data": {
             "documents": args.documents,
             "pages_of_each": args.pages,
