@@ -1,9 +1,9 @@
 """The index of a run's shards: a Parquet table of every member, and the same as arrays to find one in microseconds.
 
 Every worker of every data loader opens the index, so it must open fast and stay small. Rows as Python objects in
-dicts take half a kilobyte a member; the arrays here take 11 bytes, because the members of a sample stand side by side:
-a key, a shard and a 64-bit offset once a sample, and 16- or 32-bit numbers a member. Samples are found by bisection in sorted
-keys. Arrays hold no Python objects, so forked workers go on sharing their memory.
+dicts take hundreds of bytes a member; the arrays here take 11, because the members of a sample stand side by side: a
+key, a shard and a 64-bit offset once a sample, and 16- or 32-bit numbers a member. Samples are found by bisection in
+sorted keys. Arrays hold no Python objects, so forked workers go on sharing their memory.
 """
 
 from __future__ import annotations
