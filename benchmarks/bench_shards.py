@@ -131,8 +131,7 @@ class Raw(Way):
         index = ShardIndex(shards / "shards" / "index.parquet")
         self._places = {}
         for document, key in enumerate(index):
-            sample = index.find(key)
-            assert sample is not None
+            sample = index.sample(key)
             members = [(offset, size) for _, offset, size in index.members(sample)]
             self._places[document] = (index.shard(sample).name, members)
 

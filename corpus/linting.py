@@ -19,6 +19,7 @@ from PIL import Image
 from corpus.inspection import BrokenPromise, plan_file, read_run_json
 from corpus.ledger import assert_conserved
 from corpus.records import LedgerEntry, Question, Sample
+from corpus.shard_index import ShardIndex
 from corpus.shards import ShardReader
 from corpus.store import file_xxh128, has_digest, read_records, read_table
 
@@ -81,7 +82,8 @@ def _check_ledger(run: Path) -> str:
 def _check_shards(run: Path) -> str:
     """The archives on disk are those of the index, with its sizes and checksums."""
     table = read_table(run / "shards" / "index.parquet", columns=["shard", "shard_bytes", "shard_xxh128"])
-    promised = {r["shard"]: (r["shard_bytes"], r["shard_xxh128"]) for r in table.to_pylist()}
+    shards = table.group_by(table.column_names).aggregate([]).to_pylist()
+    promised = {r["shard"]: (r["shard_bytes"], r["shard_xxh128"]) for r in shards}
     present = {p.name for p in (run / "shards").glob("*.tar")}
     _require(present == set(promised), f"shards on disk and in the index differ: {sorted(present ^ set(promised))[:3]}")
     for shard, (num_bytes, digest) in promised.items():
@@ -93,17 +95,22 @@ def _check_shards(run: Path) -> str:
 
 def _check_index(run: Path) -> str:
     """Every member of every archive stands where the index says, as the standard library reads it."""
-    table = read_table(run / "shards" / "index.parquet", columns=["shard", "key", "name", "offset", "size"])
-    promised: dict[str, dict[str, tuple[int, int]]] = defaultdict(dict)
-    for r in table.to_pylist():
-        promised[r["shard"]][f"{r['key']}.{r['name']}"] = (r["offset"], r["size"])
-    for shard, members in promised.items():
+    index = ShardIndex(run / "shards" / "index.parquet")
+    keys: dict[str, list[str]] = defaultdict(list)
+    for key in index:
+        keys[index.shard(index.sample(key)).name].append(key)
+    count = 0
+    for shard, held in keys.items():
+        promised = {
+            f"{k}.{name}": (offset, size) for k in held for name, offset, size in index.members(index.sample(k))
+        }
         with (run / "shards" / shard).open("rb") as file, tarfile.open(fileobj=file) as tar:
             found = {m.name: (m.offset_data, m.size) for m in tar}
-        for name in members.keys() | found.keys():
-            where, promise = found.get(name), members.get(name)
+        for name in promised.keys() | found.keys():
+            where, promise = found.get(name), promised.get(name)
             _require(where == promise, f"{shard}: {name} stands at {where}, the index says {promise}")
-    return f"{table.num_rows} members at their offsets"
+        count += len(promised)
+    return f"{count} members at their offsets"
 
 
 def _check_samples(run: Path) -> str:

@@ -144,11 +144,17 @@ class ShardIndex:
         arrays = (self._keys, self._start, self._shard, self._first, self._end, self._offset, self._size, self._name)
         return sum(a.nbytes for a in arrays)
 
-    def find(self, key: str) -> int | None:
-        """The number of a sample, None where there is no such key."""
+    def sample(self, key: str) -> int:
+        """The number of a sample.
+
+        Raises:
+            KeyError: there is no such key.
+        """
         wanted = key.encode("utf-8", "replace")
         number = bisect_left(self._keys, wanted)
-        return number if number < len(self._keys) and self._keys[number] == wanted else None
+        if number == len(self._keys) or self._keys[number] != wanted:
+            raise KeyError(key)
+        return number
 
     def shard(self, sample: int) -> Shard:
         """The archive that holds a sample."""

@@ -250,10 +250,10 @@ class ShardReader:
         return json.loads(self.read(key, name))
 
     def _find(self, key: str) -> int:
-        sample = self._index.find(key)
-        if sample is None:
-            raise ConfigError(f"no sample {key!r} in {self._folder}")
-        return sample
+        try:
+            return self._index.sample(key)
+        except KeyError:
+            raise ConfigError(f"no sample {key!r} in {self._folder}") from None
 
     def _no_member(self, key: str, name: str) -> ConfigError:
         return ConfigError(f"sample {key} has no member {name!r}; it has {', '.join(self.names(key)[:5])}, ...")

@@ -465,11 +465,9 @@ def member(key: str, name: str, offset: int, size: int = 1, shard: str = "s.tar"
 
 
 def rows_of(index: ShardIndex) -> list[Member]:
-    found = [(key, index.find(key)) for key in index]
     return [
         member(key, name, offset, size, index.shard(sample).name)
-        for key, sample in found
-        if sample is not None
+        for key, sample in ((key, index.sample(key)) for key in index)
         for name, offset, size in index.members(sample)
     ]
 
@@ -489,9 +487,10 @@ def test_an_index_in_any_order_with_any_numbers(tmp_path: Path, monkeypatch: pyt
     index = index_of(tmp_path, members)
     assert len(index) == 4 and list(index) == ["b", "a", "c", "aa"]
     assert rows_of(index) == members
-    assert [index.find(key) for key in ("", "ab", "b ", "d", "b\0", "ü", "\ud800", "k" * 300)] == [None] * 8
-    sample = index.find("b")
-    assert sample is not None
+    for key in ("", "ab", "b ", "d", "b\0", "ü", "\ud800", "k" * 300):
+        with pytest.raises(KeyError):
+            index.sample(key)
+    sample = index.sample("b")
     assert index.shard(sample) == Shard(name="s.tar", num_bytes=len("s.tar"))
     assert [index.member(sample, n) for n in ("p0001.jpg", "x", "z")] == [(2**35, 2**31), None, None]
 
@@ -503,7 +502,9 @@ def test_an_index_of_more_names_than_16_bits_tell(tmp_path: Path) -> None:
 
 def test_an_empty_index(tmp_path: Path) -> None:
     index = index_of(tmp_path, [])
-    assert list(index) == [] and len(index) == 0 and index.find("a") is None
+    assert list(index) == [] and len(index) == 0
+    with pytest.raises(KeyError):
+        index.sample("a")
 
 
 def test_an_index_takes_few_bytes_a_member(tmp_path: Path) -> None:
