@@ -185,8 +185,8 @@ def _shard_facts(run: Path) -> dict[str, int]:
     if not file.is_file():
         return {"count": 0, "bytes": 0}
     table = read_table(file, columns=["shard", "shard_bytes"])
-    sizes = dict(zip(table["shard"].to_pylist(), table["shard_bytes"].to_pylist(), strict=True))
-    return {"count": len(sizes), "bytes": sum(sizes.values())}
+    sizes = table.group_by(table.column_names).aggregate([])["shard_bytes"].to_pylist()
+    return {"count": len(sizes), "bytes": sum(sizes)}
 
 
 def plan_file(run: Path) -> Path | None:

@@ -19,8 +19,9 @@ from PIL import Image
 from corpus.inspection import BrokenPromise, plan_file, read_run_json
 from corpus.ledger import assert_conserved
 from corpus.records import LedgerEntry, Question, Sample
+from corpus.shard_index import ShardIndex
 from corpus.shards import ShardReader
-from corpus.store import file_sha256, read_records, read_table
+from corpus.store import file_xxh128, has_digest, read_records, read_table
 
 
 def lint_run(run: Path) -> dict[str, str]:
@@ -63,8 +64,8 @@ def _check_markers(run: Path) -> str:
         files.update(json.loads(marker.read_text(encoding="utf-8"))["files"])
     for name, digest in files.items():
         _require((run / name).is_file(), f"{name} is missing")
-        _require(file_sha256(run / name) == digest, f"{name} does not have the SHA-256 that was recorded")
-    return f"{len(files)} files have the recorded SHA-256"
+        _require(has_digest(run / name, digest), f"{name} does not have the checksum that was recorded")
+    return f"{len(files)} files have the recorded checksum"
 
 
 def _check_ledger(run: Path) -> str:
@@ -80,30 +81,36 @@ def _check_ledger(run: Path) -> str:
 
 def _check_shards(run: Path) -> str:
     """The archives on disk are those of the index, with its sizes and checksums."""
-    table = read_table(run / "shards" / "index.parquet", columns=["shard", "shard_bytes", "shard_sha256"])
-    promised = {r["shard"]: (r["shard_bytes"], r["shard_sha256"]) for r in table.to_pylist()}
+    table = read_table(run / "shards" / "index.parquet", columns=["shard", "shard_bytes", "shard_xxh128"])
+    shards = table.group_by(table.column_names).aggregate([]).to_pylist()
+    promised = {r["shard"]: (r["shard_bytes"], r["shard_xxh128"]) for r in shards}
     present = {p.name for p in (run / "shards").glob("*.tar")}
     _require(present == set(promised), f"shards on disk and in the index differ: {sorted(present ^ set(promised))[:3]}")
     for shard, (num_bytes, digest) in promised.items():
         path = run / "shards" / shard
         _require(path.stat().st_size == num_bytes, f"{shard} has {path.stat().st_size} bytes, not {num_bytes}")
-        _require(file_sha256(path) == digest, f"{shard} does not have the SHA-256 of the index")
+        _require(file_xxh128(path) == digest, f"{shard} does not have the XXH3-128 of the index")
     return f"{len(promised)} archives, {sum(n for n, _ in promised.values()):,} bytes"
 
 
 def _check_index(run: Path) -> str:
     """Every member of every archive stands where the index says, as the standard library reads it."""
-    table = read_table(run / "shards" / "index.parquet", columns=["shard", "key", "name", "offset", "size"])
-    promised: dict[str, dict[str, tuple[int, int]]] = defaultdict(dict)
-    for r in table.to_pylist():
-        promised[r["shard"]][f"{r['key']}.{r['name']}"] = (r["offset"], r["size"])
-    for shard, members in promised.items():
+    index = ShardIndex(run / "shards" / "index.parquet")
+    keys: dict[str, list[str]] = defaultdict(list)
+    for key in index:
+        keys[index.shard(index.sample(key)).name].append(key)
+    count = 0
+    for shard, held in keys.items():
+        promised = {
+            f"{k}.{name}": (offset, size) for k in held for name, offset, size in index.members(index.sample(k))
+        }
         with (run / "shards" / shard).open("rb") as file, tarfile.open(fileobj=file) as tar:
             found = {m.name: (m.offset_data, m.size) for m in tar}
-        for name in members.keys() | found.keys():
-            where, promise = found.get(name), members.get(name)
+        for name in promised.keys() | found.keys():
+            where, promise = found.get(name), promised.get(name)
             _require(where == promise, f"{shard}: {name} stands at {where}, the index says {promise}")
-    return f"{table.num_rows} members at their offsets"
+        count += len(promised)
+    return f"{count} members at their offsets"
 
 
 def _check_samples(run: Path) -> str:

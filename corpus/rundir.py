@@ -42,7 +42,10 @@ FORMAT = 1  # raise it when an older run directory can no longer be continued
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Marker:
-    """A finished partition of a stage. `files`: name below the run -> SHA-256. `facts`: what later stages need."""
+    """A finished partition of a stage.
+
+    `files`: name below the run -> its digest, as `corpus.store.has_digest` reads it. `facts`: what later stages need.
+    """
 
     fingerprint: str
     files: dict[str, str]
@@ -191,7 +194,7 @@ class RunDir:
         facts: dict[str, Any] | None = None,
         known: Mapping[str, str] | None = None,
     ) -> Marker:
-        """Mark a partition as done; its files must be in place. `known`: SHA-256 of files already hashed."""
+        """Mark a partition as done; its files must be in place. `known`: digests of files already hashed."""
         if self._lease is not None:
             self._lease.check()
         names = {str(f.relative_to(self.root)): f for f in files}

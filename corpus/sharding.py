@@ -1,6 +1,6 @@
 """Windows to shards: every page of a window rendered once, with the questions, text and metadata that belong to it.
 
-Runs in a worker, a partition at a time. Pages are rendered while the archive is written, so memory holds one page,
+Runs in a worker, a partition at a time. Pages are rendered while the archive is written, so memory holds a few pages,
 or one run of Poppler's, whatever the document's length. A fault does not end the pass: all faults of a partition are
 found in one, and the partition is then written anew without those pages.
 """
@@ -23,10 +23,11 @@ from corpus.poppler import Limits, Wanted, poppler_version, render_with_poppler
 from corpus.records import Document, Page, PageGrid, Question, Section, Window
 from corpus.render import VERSION, encode, first_line, open_pdf, path_without_password, render, user_unit
 from corpus.sections import sections_of
-from corpus.shards import Member, ShardFile, dump_json, page_name, write_shards
+from corpus.shard_index import Member, ShardFile
+from corpus.shards import dump_json, page_name, write_shards
 from corpus.store import plain, read_records
 
-STAGE_VERSION = 2  # raise it when the same windows should be written anew
+STAGE_VERSION = 3  # raise it when the same windows should be written anew
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import xxhash
 from fakes import block, page, question
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -26,6 +27,8 @@ from corpus.records import Evidence, Page, Question, Table
 from corpus.store import (
     atomic_file,
     file_sha256,
+    file_xxh128,
+    has_digest,
     plain,
     read_records,
     remove_leftovers,
@@ -233,7 +236,16 @@ def test_leftovers_of_a_killed_run_are_removed_and_nothing_else(tmp_path: Path) 
 @given(data=st.binary(max_size=100))
 def test_a_digest_is_that_of_the_bytes(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "x").write_bytes(data)
-    assert file_sha256(tmp_path / "x") == hashlib.sha256(data).hexdigest()
+    sha256, xxh128 = hashlib.sha256(data).hexdigest(), xxhash.xxh3_128_hexdigest(data)
+    assert (file_sha256(tmp_path / "x"), file_xxh128(tmp_path / "x")) == (sha256, xxh128)
+    assert has_digest(tmp_path / "x", sha256) and has_digest(tmp_path / "x", f"xxh128:{xxh128}")
+    for wrong in (xxh128, f"xxh128:{sha256}", hashlib.sha256(data + b"!").hexdigest(), ""):
+        assert not has_digest(tmp_path / "x", wrong)
+
+
+def test_the_digest_of_nothing_is_the_published_one(tmp_path: Path) -> None:
+    (tmp_path / "x").touch()
+    assert file_xxh128(tmp_path / "x") == "99aa06d3014798d86001c324468d497f"  # what `xxhsum -H2` prints
 
 
 def test_a_parquet_file_is_readable_by_anybody(tmp_path: Path) -> None:

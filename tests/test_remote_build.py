@@ -383,8 +383,8 @@ def test_a_run_in_a_bucket_is_read_like_a_local_one(
     sample = near.rows[0][0].sample_id
     assert far.load(sample).messages == near.load(sample).messages
     faults.reset()
-    pages = len(far.load(sample).images)
-    assert [asked.method for asked in faults.seen] == ["GET"] * (pages + 1)  # the questions, and each page
+    assert len(far.load(sample).images) > 1
+    assert [asked.method for asked in faults.seen] == ["GET"]  # the whole window
     assert describe_sample(run, sample) == describe_sample(local, sample)
     for command in (["inspect", f"{bucket}/run"], ["lint", f"{bucket}/run"]):
         with pytest.raises(SystemExit) as e:

@@ -1,18 +1,16 @@
 """The plan and the shards of a run as a map-style dataset: item i is row i of the plan, in the order of training.
 
-Rows are found by their number alone, so a resumed run skips to any step at no cost. A page image is one `pread`; it
-is decoded when the row is asked for. Nothing here needs torch: any loader that indexes a sequence can use it.
+Rows are found by their number alone, so a resumed run skips to any step at no cost. A window is one `pread`, its
+pages are decoded when the row is asked for. Nothing here needs torch: any loader that indexes a sequence can use it.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -20,7 +18,7 @@ from corpus.config import MessageSettings
 from corpus.errors import ConfigError
 from corpus.messages import Message, build_messages
 from corpus.records import PlanEntry, Question, Sample, Window
-from corpus.shards import ShardReader
+from corpus.shards import ShardReader, find_page
 from corpus.storage import path_of
 from corpus.store import read_records, record_from
 
@@ -40,7 +38,7 @@ class LoadedSample:
 
 
 class PlanDataset:
-    """Rows of a run's plan. Picklable; every process opens the shards for itself."""
+    """Rows of a run's plan. Picklable; forked processes share the index of the shards."""
 
     def __init__(self, run: str | Path) -> None:
         """Open a finished run, by path or URL.
@@ -63,7 +61,7 @@ class PlanDataset:
                 raise ConfigError(f"{plans[0]} names {entry.sample_id}, which {run} does not have; plan the run again")
             rows.setdefault((entry.step, entry.row), []).append(entry)
         self.rows = [rows[place] for place in sorted(rows)]
-        self._shards: tuple[int, ShardReader] | None = None
+        self.shards = ShardReader(self.run)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -75,26 +73,17 @@ class PlanDataset:
     def __iter__(self) -> Iterator[list[LoadedSample]]:
         return (self[i] for i in range(len(self)))
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_shards": None}
-
     def load(self, sample_id: str) -> LoadedSample:
         """One sample with its pages decoded."""
         sample = self.samples[sample_id]
         window = Window(
             doc_id=sample.doc_id, index=sample.window, first_page=sample.first_page, num_pages=sample.num_pages
         )
-        shards = self._reader()
-        asked = {q["question_id"]: q for q in shards.read_json(window.key, "questions.json")}
+        members = self.shards.read_window(window.key)
+        asked = {q["question_id"]: q for q in json.loads(bytes(members["questions.json"]))}
         questions = [record_from(Question, asked[i]) for i in sample.question_ids]
         images = []
         for page in range(sample.first_page, sample.first_page + sample.num_pages):
-            image = Image.open(io.BytesIO(shards.read_page(window.key, page)))
+            image = Image.open(io.BytesIO(members[find_page(members, page)]))
             images.append(image.convert("RGB"))
         return LoadedSample(sample=sample, messages=build_messages(window, questions, self.settings, images))
-
-    def _reader(self) -> ShardReader:
-        """The shards, opened once a process: a forked worker must not share file positions with its parent."""
-        if self._shards is None or self._shards[0] != os.getpid():
-            self._shards = (os.getpid(), ShardReader(self.run))
-        return self._shards[1]

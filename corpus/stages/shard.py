@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
-from pathlib import Path
 
 import PIL
 import pyarrow as pa
@@ -12,10 +11,10 @@ import pyarrow as pa
 from corpus import sharding
 from corpus.records import Question, Sample, Window, content_id
 from corpus.rundir import Marker
-from corpus.shards import Member
+from corpus.shard_index import index_schema, index_table
 from corpus.stages import windows
 from corpus.stages.state import Build, blame, stall_limit, time_limit
-from corpus.store import read_records, read_table, schema_of, write_records, write_table
+from corpus.store import read_records, read_table, write_records, write_table
 from corpus.workers import Failure, Task
 
 
@@ -35,8 +34,9 @@ def run(b: Build) -> str:
         faulty = _render(b, todo)
         cuts |= windows.run(b, faulty)
         todo = dict.fromkeys(faulty, "")
-    members = [_read_index(b.run.work("index", f"{n}.parquet")) for n in b.partitions]
-    write_table(b.run.path("shards", "index.parquet"), pa.concat_tables([_index_schema().empty_table(), *members]))
+    schema = index_schema()
+    members = [read_table(b.run.work("index", f"{n}.parquet"), schema=schema) for n in b.partitions]
+    write_table(b.run.path("shards", "index.parquet"), pa.concat_tables([schema.empty_table(), *members]))
     samples = [s for n in b.partitions for s in windows.partition_samples(b, n)]
     share = b.config.packing.validation_share
     samples = [replace(s, split="validation") if _in_validation(s.doc_id, share) else s for s in samples]
@@ -128,32 +128,13 @@ def _job(b: Build, name: str) -> sharding.ShardJob:
 
 def _finish(b: Build, name: str, fingerprint: str, result: sharding.Sharded) -> None:
     index = b.run.work("index", f"{name}.parquet")
-    write_table(index, _index_table(result))
+    write_table(index, index_table(result.files, result.members))
     files = [b.run.path("shards", f.shard) for f in result.files]
     for stale in set(b.run.path("shards").glob(f"{name}-*.tar")) - set(files):
         stale.unlink()
-    known = {f"shards/{f.shard}": f.sha256 for f in result.files}
+    known = {f"shards/{f.shard}": f"xxh128:{f.xxh128}" for f in result.files}
     facts = {"num_bytes": sum(f.num_bytes for f in result.files)}
     b.run.finish("shards", name, fingerprint, [*files, index], facts, known)
-
-
-def _index_schema() -> pa.Schema:
-    extra = [pa.field("shard_bytes", pa.int64()), pa.field("shard_sha256", pa.string())]
-    return pa.schema([*schema_of(Member), *extra])
-
-
-def _index_table(result: sharding.Sharded) -> pa.Table:
-    files = {f.shard: f for f in result.files}
-    rows = [
-        {"shard": m.shard, "key": m.key, "name": m.name, "offset": m.offset, "size": m.size,
-         "shard_bytes": files[m.shard].num_bytes, "shard_sha256": files[m.shard].sha256}
-        for m in result.members
-    ]  # fmt: skip
-    return pa.Table.from_pylist(rows, schema=_index_schema())
-
-
-def _read_index(file: Path) -> pa.Table:
-    return read_table(file, schema=_index_schema())
 
 
 def _in_validation(doc_id: str, share: float) -> bool:
