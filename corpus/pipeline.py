@@ -1,4 +1,4 @@
-"""The build: documents -> pages -> those that stay -> questions -> windows and shards -> plan -> report.
+"""The build: documents -> pages -> those that stay -> questions -> windows and shards -> mixture -> plan -> report.
 
 With `corpus.stages` and `corpus.cli`, the composition root: nothing else in `corpus` knows `synth` and `packing`. Each
 stage asks which partitions are not done, lets workers do those, and marks each one last; a kill at any moment costs
@@ -27,7 +27,7 @@ from corpus.records import STAGES, LedgerEntry, Question, Rejected
 from corpus.report import write_report
 from corpus.rundir import RunDir
 from corpus.sharding import renderer_version
-from corpus.stages import ask, clean, ingest, parse, plan, shard, synthesise
+from corpus.stages import ask, clean, ingest, mixture, parse, plan, shard, synthesise
 from corpus.stages.state import Build
 from corpus.storage import path_of
 from corpus.store import read_records, read_table, write_json, write_records
@@ -96,6 +96,7 @@ def build(
             "clean": lambda: clean.run(state),
             "synthesise": lambda: synthesise.run(state),
             "shard": lambda: shard.run(state),
+            "mixture": lambda: mixture.run(state),
             "plan": lambda: plan.run(state),
         }
         before = _recorded(run)

@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from corpus.config import MessageSettings
 from corpus.errors import ConfigError
-from corpus.messages import Message, page_label
-from corpus.records import PageGrid, content_id
+from corpus.messages import Message, build_messages, page_label
+from corpus.records import PageGrid, Question, Window, content_id
 from corpus.vision_tokens import Family, num_image_tokens, num_patches
 
 IMAGE_FRAME_TOKENS = 2  # <|vision_start|> and <|vision_end|>
@@ -123,6 +124,19 @@ def conversation_length(
             supervised += counter.count(answer) + 1  # and <|im_end|>
     patches = sum(num_patches(g, family) for g in grids)
     return Length(num_tokens=total, num_patches=patches, num_supervised=supervised)
+
+
+def turn_tokens(question: Question, settings: MessageSettings, family: Family, counter: TextCounter) -> int:
+    """What a question and its answer add to a conversation as further turns.
+
+    Exact, whatever stands before: special tokens cut a text, and what they part is tokenised on its own.
+    """
+    nowhere = Window(doc_id=question.doc_id, index=0, first_page=0, num_pages=0)
+    once, twice = (
+        conversation_length(build_messages(nowhere, [question] * n, settings), [], family, counter).num_tokens
+        for n in (1, 2)
+    )
+    return twice - once
 
 
 def page_tokens(page: int, grid: PageGrid, family: Family, counter: TextCounter, page_labels: bool) -> int:

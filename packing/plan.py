@@ -61,6 +61,7 @@ class Samples:
     num_supervised: IntArray  # >= 0
     task: TextArray
     split: TextArray  # only 'train' is planned
+    epoch: IntArray  # 0-based; all of one epoch stand before those of the next
 
     @staticmethod
     def of(
@@ -70,6 +71,7 @@ class Samples:
         num_supervised: npt.ArrayLike | None = None,
         task: Sequence[str] | None = None,
         split: Sequence[str] | None = None,
+        epoch: npt.ArrayLike | None = None,
     ) -> Samples:
         """Samples from plain sequences; what is not given is 0, '' or 'train'."""
         n = len(sample_id)
@@ -81,6 +83,7 @@ class Samples:
             num_supervised=zeros if num_supervised is None else np.asarray(num_supervised, dtype=np.int64),
             task=_texts([""] * n if task is None else task, n),
             split=_texts(["train"] * n if split is None else split, n),
+            epoch=zeros if epoch is None else np.asarray(epoch, dtype=np.int64),
         )
         assert all(len(column) == n for column in samples.columns().values()), "columns of different lengths"
         return samples
@@ -97,6 +100,7 @@ class Samples:
             "num_supervised": self.num_supervised,
             "task": self.task,
             "split": self.split,
+            "epoch": self.epoch,
         }
 
     def take(self, index: npt.NDArray[Any]) -> Samples:
@@ -104,9 +108,10 @@ class Samples:
         return Samples(**{name: column[index] for name, column in self.columns().items()})
 
     def by_id(self) -> Samples:
-        """The samples in the order of their ids."""
+        """The samples in the order of their epochs and ids."""
         ids = self.sample_id.tolist()
-        return self.take(np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64))
+        order = np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
+        return self.take(order[np.argsort(self.epoch[order], kind="stable")])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +149,7 @@ class Plan:
     def columns(self) -> dict[str, npt.NDArray[Any]]:
         """The fields of `corpus.records.PlanEntry`, one entry a sample."""
         columns = self.samples.columns()
-        del columns["split"]
+        del columns["split"], columns["epoch"]
         return {"step": self.step, "row": self.row, "position": self.position, **columns}
 
 
@@ -158,13 +163,12 @@ def plan(samples: Samples, settings: PlanSettings, *, seed: int, dims: ModelDims
     shuffled = rng.permutation(len(samples))
     order = shuffled[np.argsort(-samples.num_tokens[shuffled], kind="stable")]
     samples = samples.take(order)
-    bins = pack(samples.num_tokens, settings.capacity)
-
-    num_rows = int(bins.max()) + 1 if len(bins) else 0
+    bins, row_epoch = _pack_epochs(samples, settings.capacity)
+    num_rows = len(row_epoch)
     flops = sample_flops(samples.num_tokens, samples.num_patches, samples.num_supervised, dims)
     costs: FloatArray = np.bincount(bins, weights=flops, minlength=num_rows).astype(np.float64)
     rows_per_step = step_rows(settings)
-    row_order = _order_rows(costs, rows_per_step, settings.balance_window, rng)
+    row_order = _order_rows(costs, row_epoch, rows_per_step, settings.balance_window, rng)
 
     place = np.empty(num_rows, dtype=np.int64)  # row of the packing -> row of the plan
     place[row_order] = np.arange(num_rows)
@@ -206,6 +210,18 @@ def _leave_out(samples: Samples, capacity: int) -> tuple[npt.NDArray[np.bool_], 
             detail = f"{samples.num_tokens[i]} tokens; raise packing.capacity, now {capacity}, to take it"
         refused.append(Rejected(id=samples.sample_id[i], stage="plan", reason=reason, detail=detail))
     return ~(held_out | too_long), tuple(refused)
+
+
+def _pack_epochs(samples: Samples, capacity: int) -> tuple[IntArray, IntArray]:
+    """The row of each sample, no two epochs in one, and the epoch of each row, which rises. Lengths fall."""
+    bins = np.empty(len(samples), dtype=np.int64)
+    row_epoch = [np.empty(0, dtype=np.int64)]
+    for epoch in np.unique(samples.epoch).tolist():
+        members = np.flatnonzero(samples.epoch == epoch)
+        rows = pack(samples.num_tokens[members], capacity)
+        bins[members] = rows + sum(map(len, row_epoch))
+        row_epoch.append(np.full(int(rows.max()) + 1, epoch))
+    return bins, np.concatenate(row_epoch)
 
 
 def pack(lengths: IntArray, capacity: int) -> IntArray:
@@ -299,19 +315,30 @@ def _lowest_bit(word: int) -> int:
     return (word & -word).bit_length() - 1
 
 
-def _order_rows(costs: FloatArray, rows_per_step: int, window: int, rng: np.random.Generator) -> IntArray:
-    """The rows in the order of the plan: steps of similar cost, shuffled inside windows of rows."""
-    rows = rng.permutation(len(costs))
-    whole = len(rows) // rows_per_step * rows_per_step
+def _order_rows(
+    costs: FloatArray, row_epoch: IntArray, rows_per_step: int, window: int, rng: np.random.Generator
+) -> IntArray:
+    """The rows in the order of the plan: steps of similar cost, shuffled inside windows of rows, epoch by epoch.
+
+    One step holds the last rows of an epoch and the first of the next.
+    """
     window = max(window // rows_per_step, 1) * rows_per_step
     ordered: list[IntArray] = []
-    for start in range(0, whole, window):
-        chunk = rows[start : min(start + window, whole)]
-        steps = chunk[np.argsort(-costs[chunk], kind="stable")].reshape(-1, rows_per_step)
-        ordered.append(rng.permutation(steps).reshape(-1))
-    rest = rows[whole:]
-    ordered.append(rest[np.argsort(-costs[rest], kind="stable")])
-    return np.concatenate(ordered)
+    rest = np.empty(0, dtype=np.int64)
+    for epoch in np.unique(row_epoch).tolist():
+        rows = np.concatenate([rest, rng.permutation(np.flatnonzero(row_epoch == epoch))])
+        whole = len(rows) // rows_per_step * rows_per_step
+        shared = min(rows_per_step, whole) if len(rest) else 0
+        ordered.append(_by_cost(rows[:shared], costs))
+        for start in range(shared, whole, window):
+            steps = _by_cost(rows[start : min(start + window, whole)], costs).reshape(-1, rows_per_step)
+            ordered.append(rng.permutation(steps).reshape(-1))
+        rest = rows[whole:]
+    return np.concatenate([*ordered, _by_cost(rest, costs)])
+
+
+def _by_cost(rows: IntArray, costs: FloatArray) -> IntArray:
+    return rows[np.argsort(-costs[rows], kind="stable")]
 
 
 def assign(costs: Sequence[float] | FloatArray, num_ranks: int) -> list[list[int]]:

@@ -53,6 +53,7 @@ COLUMNS = (
     Column(name="num_supervised", kind="integer"),
     Column(name="task", kind="text"),
     Column(name="split", kind="text", choices=SPLITS),
+    Column(name="epoch", kind="integer"),
 )
 
 
@@ -134,7 +135,7 @@ def read_samples(path: Path) -> Samples:
             values[column.name] = _checked(table, column)
         elif column.required:
             raise ConfigError(f"{path}: no column {column.name!r}; a table of samples needs {_required()}")
-    _refuse_duplicates(table, values["sample_id"])
+    _refuse_duplicates(table, values["sample_id"], values.get("epoch"))
     return Samples.of(**values)
 
 
@@ -279,13 +280,14 @@ def _checked(table: _RawTable, column: Column) -> TextArray | IntArray:
     return array
 
 
-def _refuse_duplicates(table: _RawTable, ids: TextArray) -> None:
-    first: dict[str, int] = {}
-    for i, sample_id in enumerate(ids.tolist()):
-        if (earlier := first.setdefault(sample_id, i)) != i:
+def _refuse_duplicates(table: _RawTable, ids: TextArray, epochs: IntArray | None) -> None:
+    first: dict[object, int] = {}
+    keys = ids.tolist() if epochs is None else zip(ids.tolist(), epochs.tolist(), strict=True)
+    for i, key in enumerate(keys):
+        if (earlier := first.setdefault(key, i)) != i:
             raise ConfigError(
-                f"{table.path}: {table.place(i)}: sample_id = {sample_id!r} is also {table.place(earlier)}; "
-                "give every sample an id of its own"
+                f"{table.path}: {table.place(i)}: sample_id = {ids[i]!r} is also {table.place(earlier)}; "
+                "give every sample of an epoch an id of its own"
             )
 
 
