@@ -142,24 +142,54 @@ def fingerprint(inputs: tuple[str, ...], workers: int | None) -> None:
 @main.command(short_help="Pack a table of sample lengths into a plan.")
 @click.argument("samples", type=PLACE, metavar="SAMPLES.parquet")
 @click.option("--out", required=True, type=PLACE, help="Folder for the plan, or its URL.")
-@click.option("--capacity", type=click.IntRange(min=1), default=131_072, show_default=True, help="Tokens of a row.")
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file; see `corpus config`.")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override one setting; repeatable.")
+@click.option("--capacity", type=click.IntRange(min=1), help="Tokens of a row  [default: 131,072]")
 @click.option("--rows-per-step", type=click.IntRange(min=1), help="Rows of a step  [default: 4,194,304 tokens' worth]")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), help="[default: 0]")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def pack(samples: Path, out: Path, capacity: int, rows_per_step: int | None, seed: int, as_json: bool) -> None:
+def pack(
+    samples: Path,
+    out: Path,
+    config_file: Path | None,
+    assignments: tuple[str, ...],
+    capacity: int | None,
+    rows_per_step: int | None,
+    seed: int | None,
+    as_json: bool,
+) -> None:
     """Pack samples into rows and rows into balanced steps.
 
     SAMPLES is a Parquet or JSONL table with the columns sample_id and num_tokens, and optionally num_patches,
     num_supervised, task and split. It may come from anywhere; no other part of the pipeline is needed.
+
+    Every sample is packed, unless `mixture` of the configuration says otherwise: --set mixture.token_budget=5B takes a
+    part, and --set 'mixture.tasks={reasoning: 1, other: 4}' shares of the tasks.
     """
-    from corpus.config import PackingSettings
+    from corpus.config import MixtureSettings, load_config
+    from packing.cost import dims_of
+    from packing.mixture_report import format_mixture
+    from packing.mixture_table import TABLE, mix_file, write_mixture
     from packing.report import format_report
     from packing.table import pack_table
 
-    settings = PackingSettings(capacity=capacity, rows_per_step=rows_per_step)
-    report = pack_table(samples, out, settings, seed)
+    config = load_config(config_file, assignments)
+    given = {"capacity": capacity, "rows_per_step": rows_per_step}
+    settings = config.packing.model_copy(update={k: v for k, v in given.items() if v is not None})
+    seed = config.seed if seed is None else seed
+    mixture, mixed = config.mixture, None
+    if "tasks" not in mixture.model_fields_set:  # the shares of the recipe are for its own tasks
+        mixture = mixture.model_copy(update={"tasks": None})
+    if mixture != MixtureSettings(tasks=None):
+        mixed = mix_file(samples, out, mixture, seed=seed)
+        if not as_json:
+            click.echo(format_mixture(mixed.mixture.report))
+        write_mixture(out, mixed)
+        samples = out / TABLE
+    report = pack_table(samples, out, settings, seed, dims=dims_of(config.model))
     if as_json:
-        click.echo(json.dumps(report.as_dict(), indent=2))
+        chosen = {"mixture": mixed.mixture.report.as_dict()} if mixed else {}
+        click.echo(json.dumps({**report.as_dict(), **chosen}, indent=2))
     else:
         click.echo(format_report(report))
         click.echo(f"written to {out / f'plan-{report.fingerprint}.parquet'}")

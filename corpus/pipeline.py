@@ -49,6 +49,7 @@ class BuildResult:
     until: str
     ledger: list[LedgerEntry]
     work: dict[str, int]  # units of work done now, by stage; 0 = everything was done before
+    mixture: str  # what it came to, '' where there is none
     plan: str  # file name, '' where there is none
     num_samples: int
     num_tokens: int
@@ -121,7 +122,7 @@ def build(
 def _report(b: Build, until: str) -> BuildResult:
     """Ledger, rejections, run.json, and for a whole build the report and the dataset card."""
     reached = STAGES.index(until)
-    ocr, accepted, cuts, tokens, note = {}, {}, None, [], {}
+    ocr, accepted, cuts, tokens, mixed, note = {}, {}, None, [], "", {}
     if reached >= STAGES.index("parse"):
         ocr = {d: n for m in b.run.markers("pages").values() for d, n in m.facts["ocr_pages"].items()}
     if reached >= STAGES.index("synthesise"):
@@ -129,6 +130,8 @@ def _report(b: Build, until: str) -> BuildResult:
     if reached >= STAGES.index("shard"):
         cuts = {d: f for m in b.run.markers("windows").values() for d, f in m.facts["cuts"].items()}
         tokens = read_table(b.run.path("samples.parquet"), columns=["num_tokens"])["num_tokens"].to_pylist()
+    if reached >= STAGES.index("mixture"):
+        mixed = b.marker("mixture", "all").facts["note"]
     if reached >= STAGES.index("plan"):
         note = b.marker("plan", "all").facts
     detected = {d.doc_id: d.language for d in b.documents if d.language_source == "detected"}
@@ -142,6 +145,7 @@ def _report(b: Build, until: str) -> BuildResult:
         until=until,
         ledger=ledger,
         work=dict(b.work),
+        mixture=mixed,
         plan=note.get("plan", ""),
         num_samples=len(tokens),
         num_tokens=sum(tokens),

@@ -212,13 +212,9 @@ def _mixture(
     """Long and short samples, epoch by epoch, and the report; `limit` says what is used up first."""
     long, short = choice.long, choice.short
     by_epoch = np.argsort(np.concatenate([long.epoch, short.epoch]), kind="stable")
-    question: IntArray
-    epoch: IntArray
-    opens: BoolArray
-    question, epoch, opens = (
-        np.concatenate(pair)[by_epoch]
-        for pair in ((long.question, short.question), (long.epoch, short.epoch), (long.opens, short.opens))
-    )
+    question: IntArray = np.concatenate([long.question, short.question])[by_epoch]
+    epoch: IntArray = np.concatenate([long.epoch, short.epoch])[by_epoch]
+    opens: BoolArray = np.concatenate([long.opens, short.opens])[by_epoch]
     left_out = np.flatnonzero(~_mask(pool, question))
     left = np.bincount(reason[left_out], minlength=len(REASONS))
     tokens = np.where(long.opens, pool.num_tokens[long.question], pool.turn_tokens[long.question])
@@ -540,7 +536,9 @@ class _Turns:
         return fits
 
     def _by_window(self, uses: _Uses) -> IntArray:
-        return np.argsort(uses.epoch * len(self.place) + self.place[uses.question])
+        """Uses in the order of their samples: by window where questions are joined, else as the pool has them."""
+        place = self.place[uses.question] if self.per_sample > 1 else uses.question
+        return np.argsort(uses.epoch * len(self.place) + place)
 
     def _joined(self, uses: _Uses, order: IntArray) -> tuple[_Joined, IntArray]:
         question, epoch = uses.question[order], uses.epoch[order]

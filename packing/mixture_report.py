@@ -117,7 +117,7 @@ def shortfalls(report: MixtureReport, limit: str, epochs_needed: int) -> list[st
         off = abs(portion.got - portion.asked) if portion.asked is not None and report.num_questions else 0.0
         if off > max(NOTABLE, 1 / max(1, report.num_questions)) and report.shortage == "fill":
             said.append(f"{clean(portion.name)}: {percent(portion.asked or 0)} asked, {percent(portion.got)} got")
-    if report.token_budget and epochs_needed:
+    if report.token_budget and epochs_needed and report.num_questions:
         if epochs_needed > report.epochs:
             way_out = f"mixture.epochs={epochs_needed} would reach it, now {report.epochs}; so would more documents"
         else:

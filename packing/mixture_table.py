@@ -20,6 +20,7 @@ from corpus.records import Rejected, content_id
 from corpus.store import schema_of, write_json, write_table
 from packing.mixture import MIXED, IntArray, Mixture, Pool, keys_of, mix
 from packing.mixture_report import REASONS
+from packing.table import read_samples
 
 TABLE = "mixture.parquet"
 REPORT = "mixture.json"
@@ -66,6 +67,25 @@ def mix_table(pool: pa.Table, settings: MixtureSettings, *, seed: int, max_token
     )
     mixture = mix(columns_of, settings, max_tokens=max_tokens, num_validation=len(validation))
     return MixedTable(pool=pool, train=train, validation=validation, mixture=mixture)
+
+
+def mix_file(path: Path, out: Path, settings: MixtureSettings, *, seed: int) -> MixedTable:
+    """Choose from a table that may come from anywhere; nothing is written yet.
+
+    Raises:
+        ConfigError: the table or `out` is at fault, the settings cannot hold, or nothing is chosen.
+    """
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; name a folder for the plan")
+    samples = read_samples(path)
+    if samples.epoch.any():
+        raise ConfigError(f"{path} is a mixture already: it has epochs; give the samples that it was made of")
+    columns = {name: column for name, column in samples.columns().items() if name != "epoch"}
+    mixed = mix_table(pa.table(columns), settings, seed=seed, max_tokens=0)
+    if not mixed.mixture.report.num_samples:
+        why = "; ".join(mixed.mixture.report.shortfalls) or "it has no training samples"
+        raise ConfigError(f"{path}: nothing is chosen for the mixture: {why}")
+    return mixed
 
 
 def _windows(rows: pa.Table) -> IntArray:

@@ -106,6 +106,7 @@ def promised_bytes(run: Path) -> dict[str, str]:
     """SHA-256 of everything that must not differ from run to run."""
     files = [*run.glob("shards/*"), *run.glob("plan/*"), *run.glob("pages/*"), *run.glob("questions/*")]
     files += [run / name for name in ("ledger.parquet", "samples.parquet", "rejected.parquet")]
+    files += run.glob("mixture*")
     return {str(f.relative_to(run)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 
@@ -163,7 +164,7 @@ def test_pages_read_with_low_confidence_are_counted_and_named(
 def test_lint_passes_and_then_sees_a_flipped_byte(undisturbed: tuple[Path, BuildResult], tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(undisturbed[0], run)
-    assert set(lint_run(run)) == {"markers", "ledger", "shards", "index", "samples", "plan"}
+    assert set(lint_run(run)) == {"markers", "ledger", "shards", "index", "samples", "mixture", "plan"}
     shard = next(run.glob("shards/*.tar"))
     data = bytearray(shard.read_bytes())
     data[700] ^= 1
@@ -254,13 +255,17 @@ def copy_of(undisturbed: tuple[Path, BuildResult], tmp_path: Path) -> Path:
     ("assignment", "redone"),
     [
         ("packing.rows_per_step=2", {"plan"}),
+        ("mixture.token_budget=20K", {"mixture", "plan"}),
+        ("mixture.questions_per_window=3", {"mixture", "plan"}),
+        ("packing.validation_share=0.9", {"mixture", "plan"}),
+        ("mixture.samples_per_window=99", {"mixture"}),  # the same mixture comes out, so no plan follows
         ("workers.timeout_s=500", set()),
         ("windows.max_tokens=120000", {"windows"}),  # the same windows come out, so nothing follows
-        ("windows.max_tokens=12000", {"windows", "shard", "plan"}),
-        ("messages.page_labels=false", {"windows", "plan"}),
+        ("windows.max_tokens=12000", {"windows", "shard", "mixture", "plan"}),
+        ("messages.page_labels=false", {"windows", "mixture", "plan"}),
         ("render.quality=80", {"shard"}),
-        ("model=qwen3-vl", {"windows", "shard", "plan"}),
-        ("synth.questions_per_segment=2", {"synthesise", "windows", "shard", "plan"}),
+        ("model=qwen3-vl", {"windows", "shard", "mixture", "plan"}),
+        ("synth.questions_per_segment=2", {"synthesise", "windows", "shard", "mixture", "plan"}),
     ],
 )
 def test_a_changed_setting_redoes_only_what_depends_on_it(

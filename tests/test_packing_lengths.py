@@ -19,7 +19,7 @@ from corpus.errors import ConfigError
 from corpus.messages import Message, build_messages
 from corpus.records import PageGrid, Question, Window
 from corpus.vision_tokens import FAMILIES, Family, num_image_tokens
-from packing.lengths import HfTokenizer, Utf8Bound, conversation_length, load_counter, page_tokens
+from packing.lengths import HfTokenizer, Utf8Bound, conversation_length, load_counter, page_tokens, turn_tokens
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"]
 SPLIT = (
@@ -193,3 +193,21 @@ def test_a_tokenizer_that_is_not_there_is_refused_in_one_line(tmp_path: Path, na
         load_counter(str(tmp_path / name))
     assert repr(str(tmp_path / name)) in str(e.value)
     assert len(str(e.value).splitlines()) == 1
+
+
+@both_families
+@pytest.mark.parametrize("exact", [True, False])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(texts=st.lists(st.tuples(ANY_TEXT, ANY_TEXT), min_size=2, max_size=5), pages=st.integers(1, 3))
+def test_a_further_question_adds_its_turn_exactly(
+    family: Family, exact: bool, texts: list[tuple[str, str]], pages: int, counter: HfTokenizer
+) -> None:
+    """The whole conversation is the first question's sample plus what each of the others adds, whatever they say."""
+    count = counter if exact else Utf8Bound()
+    asked = [question(question=q, answer=a) for q, a in texts]
+    whole = conversation_length(*conversation(0, pages, asked), family, count)
+    alone = conversation_length(*conversation(0, pages, asked[:1]), family, count)
+    further = [turn_tokens(q, MessageSettings(), family, count) for q in asked[1:]]
+    assert whole.num_tokens == alone.num_tokens + sum(further)
+    each = [conversation_length(*conversation(0, pages, [q]), family, count).num_supervised for q in asked]
+    assert (whole.num_patches, whole.num_supervised) == (alone.num_patches, sum(each))
