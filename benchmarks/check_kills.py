@@ -22,7 +22,9 @@ import tempfile
 import time
 from pathlib import Path
 
-PROMISED = ("shards/*", "plan/*", "pages/*", "questions/*", "ledger.parquet", "samples.parquet", "rejected.parquet")
+PROMISED = (
+    "shards/*", "plan/*", "pages/*", "questions/*", "ledger.parquet", "samples.parquet", "mixture*", "rejected.parquet"
+)  # fmt: skip
 
 
 def start(inputs: list[str], out: Path, settings: list[str]) -> subprocess.Popen[bytes]:

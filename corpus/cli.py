@@ -11,8 +11,7 @@ import click
 
 from corpus import __version__
 from corpus.errors import ConfigError, EngineError
-from corpus.records import MODEL_PARTS, STAGES, ModelPart
-from corpus.vision_tokens import FAMILIES
+from corpus.records import STAGES
 
 USER_ERROR = 2
 OUTSIDE_ERROR = 1
@@ -143,42 +142,55 @@ def fingerprint(inputs: tuple[str, ...], workers: int | None) -> None:
 @main.command(short_help="Pack a table of sample lengths into a plan.")
 @click.argument("samples", type=PLACE, metavar="SAMPLES.parquet")
 @click.option("--out", required=True, type=PLACE, help="Folder for the plan, or its URL.")
-@click.option("--capacity", type=click.IntRange(min=1), default=131_072, show_default=True, help="Tokens of a row.")
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file; see `corpus config`.")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override one setting; repeatable.")
+@click.option("--capacity", type=click.IntRange(min=1), help="Tokens of a row  [default: 131,072]")
 @click.option("--rows-per-step", type=click.IntRange(min=1), help="Rows of a step  [default: 4,194,304 tokens' worth]")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--family", type=click.Choice(list(FAMILIES)), default="qwen2.5-vl", show_default=True)
-@click.option("--model", help="Folder or config.json of the model to train, for its cost  [default: 7B or 8B]")
-@click.option("--freeze", type=click.Choice(MODEL_PARTS), multiple=True, help="Part not trained; repeatable.")
-@click.option("--recompute", is_flag=True, help="Count gradient checkpointing.")
+@click.option("--seed", type=click.IntRange(min=0), help="[default: 0]")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def pack(
     samples: Path,
     out: Path,
-    capacity: int,
+    config_file: Path | None,
+    assignments: tuple[str, ...],
+    capacity: int | None,
     rows_per_step: int | None,
-    seed: int,
-    family: str,
-    model: str | None,
-    freeze: tuple[ModelPart, ...],
-    recompute: bool,
+    seed: int | None,
     as_json: bool,
 ) -> None:
     """Pack samples into rows and rows into balanced steps.
 
     SAMPLES is a Parquet or JSONL table with the columns sample_id and num_tokens, and optionally num_patches,
     num_supervised, patch_pairs (over its pages, the sum of their squared patches), task and split. It may come from
-    anywhere; no other part of the pipeline is needed.
+    anywhere; no other part of the pipeline is needed. Of the configuration, `model`, `packing` and `mixture` count.
+
+    Every sample is packed, unless `mixture` says otherwise: --set mixture.token_budget=5B takes a part, and
+    --set 'mixture.tasks={reasoning: 1, other: 4}' shares of the tasks.
     """
-    from corpus.config import PackingSettings
-    from packing.cost import dims_of
+    from corpus.config import MixtureSettings, load_config
+    from corpus.stages.plan import model_dims
+    from packing.mixture_report import format_mixture
+    from packing.mixture_table import TABLE, mix_file, write_mixture
     from packing.report import format_report
     from packing.table import pack_table
 
-    settings = PackingSettings(capacity=capacity, rows_per_step=rows_per_step)
-    dims = dims_of(family, model, freeze=freeze, recompute=recompute)
-    report = pack_table(samples, out, settings, seed, dims=dims)
+    given = {"packing.capacity": capacity, "packing.rows_per_step": rows_per_step, "seed": seed}
+    given |= {"windows.min_tokens": 1, "windows.max_tokens": 1}  # windows are cut: rows may be as short as one likes
+    config = load_config(config_file, (*assignments, *(f"{k}={v}" for k, v in given.items() if v is not None)))
+    dims = model_dims(config)
+    mixture, mixed = config.mixture, None
+    if "tasks" not in mixture.model_fields_set:  # the shares of the recipe are for its own tasks
+        mixture = mixture.model_copy(update={"tasks": None})
+    if mixture != MixtureSettings(tasks=None):
+        mixed = mix_file(samples, out, mixture, seed=config.seed)
+        if not as_json:
+            click.echo(format_mixture(mixed.mixture.report))
+        write_mixture(out, mixed)
+        samples = out / TABLE
+    report = pack_table(samples, out, config.packing, config.seed, dims=dims)
     if as_json:
-        click.echo(json.dumps(report.as_dict(), indent=2))
+        chosen = {"mixture": mixed.mixture.report.as_dict()} if mixed else {}
+        click.echo(json.dumps({**report.as_dict(), **chosen}, indent=2))
     else:
         click.echo(format_report(report))
         click.echo(f"written to {out / f'plan-{report.fingerprint}.parquet'}")

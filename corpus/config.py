@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
+from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -320,6 +323,99 @@ class CostSettings(Settings):
     recompute: bool = Field(False, description="gradient checkpointing: layers run once more in the backward pass")
 
 
+class ShortSettings(Settings):
+    """Short instruction data beside the long samples."""
+
+    files: Texts = Field((), description="files of chat messages")
+    share: float = Field(0, ge=0, lt=1, description="of all tokens that are trained on; the recipe's option is 0.4")
+
+
+LENGTH_POLICIES = ("pool-native", "long-biased", "uniform")
+MAX_BUCKETS = 64
+MAX_SHARE = 1_000_000  # shares are relative
+
+
+class MixtureSettings(Settings):
+    """Which questions are trained on, and how many samples they become."""
+
+    tasks: dict[str, float] | None = Field(
+        {"extract-single": 0.4, "extract-multi": 0.4, "reasoning": 0.2},
+        description="shares of the questions; a task that is not named gets none; null = take every task as it comes",
+    )
+    shortage: Literal["shrink", "fill"] = Field(
+        "shrink", description="shrink = shares hold, the scarcest limits the size; fill = size first, shares deviate"
+    )
+    questions_per_window: int = Field(1, ge=1, le=1_000, description="asked in one sample, turn by turn, at most")
+    samples_per_window: int | None = Field(None, ge=1, description="in one epoch, at most; null = no limit")
+    lengths: str | dict[int, float] = Field(
+        "pool-native",
+        description="pool-native = as they come; long-biased = 83.9 % from 100K; uniform = 32-64K, 64-96K, from 96K "
+        "alike; or shares of your own by the start of each bucket: {32K: 0.5, 64K: 0.5}",
+    )
+    token_budget: int | None = Field(
+        None, ge=1, le=10**15, description="tokens of all samples over all epochs, such as 300M or 5B; null = no limit"
+    )
+    epochs: int = Field(1, ge=1, le=100, description="how often a question may be used")
+    short: ShortSettings = ShortSettings()
+
+    @field_validator("tasks")
+    @classmethod
+    def _task_shares(cls, shares: dict[str, float] | None) -> dict[str, float] | None:
+        if shares and "short" in shares:
+            raise ValueError("the share of short data is mixture.short.share; take 'short' out of the tasks")
+        return None if shares is None else _checked_shares(shares)
+
+    @field_validator("lengths", mode="before")
+    @classmethod
+    def _bucket_starts(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            if value not in LENGTH_POLICIES:
+                raise ValueError(f"known: {', '.join(LENGTH_POLICIES)}, or shares by length such as {{32K: 1, 64K: 2}}")
+            return value
+        if len(value) > MAX_BUCKETS:
+            raise ValueError(f"{len(value)} buckets; give at most {MAX_BUCKETS}")
+        shares = {read_number(start, {"": 1, "K": 1_024}): share for start, share in value.items()}
+        if len(shares) < len(value):
+            raise ValueError("two buckets have the same start; keep one")
+        return dict(sorted(shares.items()))
+
+    @field_validator("lengths")
+    @classmethod
+    def _length_shares(cls, value: str | dict[int, float]) -> str | dict[int, float]:
+        return value if isinstance(value, str) else _checked_shares(value)
+
+    @field_validator("token_budget", mode="before")
+    @classmethod
+    def _read_budget(cls, value: Any) -> Any:
+        return None if value is None else read_number(value, {"": 1, "K": 10**3, "M": 10**6, "B": 10**9})
+
+
+Key = TypeVar("Key", str, int)
+
+
+def _checked_shares(shares: dict[Key, float]) -> dict[Key, float]:
+    for name, share in shares.items():
+        if not 0 <= share <= MAX_SHARE:
+            raise ValueError(f"the share of {name} is {share}; give a number from 0 to {MAX_SHARE:,}")
+    if not sum(shares.values()) > 0:
+        raise ValueError("no share is above 0; give at least one")
+    return shares
+
+
+def read_number(value: Any, units: Mapping[str, int]) -> int:
+    """A whole number, or a text such as '1.5B' with one of `units`.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    found = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{0,9})?(?:[eE]\+?\d)?)\s*([A-Z]?)\s*", str(value), re.IGNORECASE)
+    unit = found[2].upper() if found else "?"
+    if found is None or isinstance(value, bool) or unit not in units:
+        known = ", ".join(u for u in units if u)
+        raise ValueError(f"{value!r} is no number of tokens; write a whole number, or one with {known}")
+    return int(Decimal(found[1]) * units[unit])
+
+
 class PackingSettings(Settings):
     """How samples become rows and rows become steps."""
 
@@ -396,6 +492,7 @@ class Config(Settings):
     messages: MessageSettings = MessageSettings()
     windows: WindowSettings = WindowSettings()
     shards: ShardSettings = ShardSettings()
+    mixture: MixtureSettings = MixtureSettings()
     packing: PackingSettings = PackingSettings()
     workers: WorkerSettings = WorkerSettings()
     storage: StorageSettings = StorageSettings()

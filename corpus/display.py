@@ -35,6 +35,8 @@ def print_build(result: BuildResult) -> None:
     table.add_row("pages", f"{pages} in, {sum(e.window_pages for e in result.ledger)} in windows")
     if result.num_samples:
         table.add_row("samples", f"{result.num_samples}, {result.num_tokens:,} tokens")
+    if result.mixture:
+        table.add_row("mixture", escape(clean(result.mixture)))
     if result.fill is not None:
         table.add_row("plan", f"{result.plan}, fill {result.fill:.3f}")
     if result.projected:
@@ -78,6 +80,8 @@ def _print_run(out: Console, found: Mapping[str, Any]) -> None:
     out.print(f"samples    {samples['count']:,}, {samples['tokens']:,} tokens ({kind})")
     _print_counts(out, samples["by_task"], "")
     _print_counts(out, samples["by_split"], "")
+    if found["mixture"]:
+        _print_mixture(out, found["mixture"])
     out.print("\n[bold]tokens a sample[/]")
     _print_bars(out, samples["token_histogram"])
     out.print("\n[bold]pages a window[/]")
@@ -111,6 +115,25 @@ def _print_run(out: Console, found: Mapping[str, Any]) -> None:
             f"\n[bold]plan[/] {plan['num_samples']} samples in {plan['num_rows']} rows, {plan['num_steps']} steps, "
             f"fill {plan['fill']:.3f}"
         )
+
+
+def _print_mixture(out: Console, mixture: Mapping[str, Any]) -> None:
+    out.print(
+        f"\n[bold]mixture[/] {mixture['num_questions']:,} questions in {mixture['num_samples']:,} samples, "
+        f"{mixture['num_tokens']:,} tokens, epochs {mixture['num_epochs']}"
+    )
+    for p in (*mixture["tasks"], *mixture["lengths"]):
+        share = f"{p['got']:.1%} of the questions" + ("" if p["asked"] is None else f", {p['asked']:.1%} asked")
+        out.print(f"  {p['chosen']:>8,} {p['name']:<20} {share}, {p['pool']:,} in the pool")
+    short = mixture["short"]
+    if short["pool"] or short["asked"]:
+        share = f"{short['got']:.1%} of the tokens, {short['asked']:.1%} asked"
+        out.print(f"  {short['chosen']:>8,} {'short data':<20} {share}, {short['pool']:,} in the pool")
+    if mixture["token_budget"]:
+        out.print(f"  budget {mixture['token_budget']:,} tokens")
+    _print_counts(out, mixture["left_out"], "left out:")
+    for shortfall in mixture["shortfalls"]:
+        out.print(f"  ! {shortfall}", style="yellow")
 
 
 def _print_plan(out: Console, found: Mapping[str, Any]) -> None:

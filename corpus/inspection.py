@@ -102,6 +102,7 @@ def describe_run(run: Path) -> dict[str, Any]:
         "rejected": rejections(run),
         "matched": matches(run, {e.doc_id: Path(e.uri).name for e in reversed(ledger)}),  # of equal files the first
         "shards": _shard_facts(run),
+        "mixture": mixture_report(run),
         "plan": _plan_report(run),
     }
 
@@ -200,6 +201,12 @@ def _plan_report(run: Path) -> dict[str, Any]:
     return json.loads(file.with_suffix(".json").read_text(encoding="utf-8")) if file else {}
 
 
+def mixture_report(run: Path) -> dict[str, Any]:
+    """The run's account of its mixture; empty where it has none."""
+    file = run / "mixture.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
 def _describe_shard(path: Path) -> dict[str, Any]:
     try:
         # "r:" is plain: else the error is a line for every compression tried
@@ -258,22 +265,25 @@ def describe_sample(path: Path, sample_id: str) -> dict[str, Any]:
     about = read_run_json(path)
     if not (path / "samples.parquet").is_file():
         raise ConfigError(f"{path} has no samples yet; build it past the shard stage")
-    ids = read_table(path / "samples.parquet", columns=["sample_id"])["sample_id"].to_pylist()
-    matches = [i for i in ids if i.startswith(sample_id)]
+    file_of = {}
+    for file in (path / "samples.parquet", path / "mixture.parquet"):  # samples of several questions are there alone
+        if file.is_file():
+            ids = read_table(file, columns=["sample_id"])["sample_id"].to_pylist()
+            file_of.update(dict.fromkeys(ids, file))
+    matches = [i for i in file_of if i.startswith(sample_id)]
     if len(matches) != 1:
-        shown = ", ".join(matches[:3] or ids[:3])
+        shown = ", ".join(matches[:3] or list(file_of)[:3])
         what = f"{len(matches)} samples begin with" if matches else "no sample begins with"
         raise ConfigError(f"{what} {sample_id!r}; for example: {shown}")
     only = [("sample_id", "=", matches[0])]
-    sample = read_records(path / "samples.parquet", Sample, filters=only)[0]
+    sample = read_records(file_of[matches[0]], Sample, filters=only)[0]
     of_document = [("doc_id", "=", sample.doc_id)]
     entry = next(e for e in read_records(path / "ledger.parquet", LedgerEntry) if e.doc_id == sample.doc_id)
-    questions = [
-        plain(q)
+    asked = {
+        q.question_id: plain(q)
         for file in sorted(path.glob("questions/p*.parquet"))
         for q in read_records(file, Question, filters=of_document)
-        if q.question_id in sample.question_ids
-    ]
+    }
     pages = [
         {
             "page": p.index + 1,
@@ -294,7 +304,7 @@ def describe_sample(path: Path, sample_id: str) -> dict[str, Any]:
         "kind": "sample",
         **facts,
         "uri": entry.uri,
-        "questions": questions,
+        "questions": [asked[i] for i in sample.question_ids if i in asked],
         "pages": pages,
         "plan": _place(path, sample),
     }

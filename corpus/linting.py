@@ -39,6 +39,7 @@ def lint_run(run: Path) -> dict[str, str]:
         "shards": _check_shards,
         "index": _check_index,
         "samples": _check_samples,
+        "mixture": _check_mixture,
         "plan": _check_plan,
     }
     seen = {}
@@ -150,11 +151,48 @@ def _check_window(shards: ShardReader, key: str, sample: Sample) -> None:
         )
 
 
+def _check_mixture(run: Path) -> str:
+    """Every question of the pool is used or left out, no more often than allowed, in samples of the right length."""
+    pool = read_records(run / "samples.parquet", Sample)
+    mixed = read_table(run / "mixture.parquet", columns=["split", "epoch"]).to_pylist()
+    samples = read_records(run / "mixture.parquet", Sample)
+    of_training = {(s.doc_id, s.window, s.question_ids): s for s in pool if s.split == "train"}
+    used: Counter[str] = Counter()
+    in_epoch: Counter[tuple[str, int]] = Counter()
+    for sample, row in zip(samples, mixed, strict=True):
+        if sample.split != "train":
+            continue
+        whole = of_training.get((sample.doc_id, sample.window, sample.question_ids))
+        turns = (
+            [whole] if whole else [of_training.get((sample.doc_id, sample.window, (i,))) for i in sample.question_ids]
+        )
+        made_of = [t for t in turns if t]
+        _require(len(made_of) == len(turns), f"mixture: {sample.sample_id} asks what the pool does not")
+        length = made_of[0].num_tokens + sum(t.turn_tokens for t in made_of[1:])
+        _require(
+            sample.num_tokens == length, f"mixture: {sample.sample_id} has {sample.num_tokens} tokens, not {length}"
+        )
+        used.update(t.sample_id for t in made_of)
+        in_epoch.update((t.sample_id, row["epoch"]) for t in made_of)
+    epochs = json.loads((run / "mixture.json").read_text(encoding="utf-8"))["epochs"]
+    _require(max(in_epoch.values(), default=0) <= 1, "mixture: a question is asked twice in an epoch")
+    _require(max(used.values(), default=0) <= epochs, f"mixture: a question is used more than {epochs} times")
+    left_out = set(read_table(run / "mixture.left_out.parquet")["id"].to_pylist())
+    train = {s.sample_id for s in pool if s.split == "train"}
+    _require(train == used.keys() | left_out, "mixture: some question is neither used nor left out")
+    _require(not used.keys() & left_out, "mixture: some question is used and left out")
+    held_out = {s.sample_id for s in pool if s.split != "train"}
+    _require(
+        held_out == {s.sample_id for s in samples if s.split != "train"}, "mixture: it lacks samples for validation"
+    )
+    return f"{sum(used.values())} questions in {len(samples) - len(held_out)} samples, {len(left_out)} left out"
+
+
 def _check_plan(run: Path) -> str:
-    """Every training sample is planned once, with its length, and no row exceeds its capacity."""
+    """Every training sample of the mixture is planned, with its length, and no row exceeds its capacity."""
     file = plan_file(run)
-    samples = read_records(run / "samples.parquet", Sample)
-    train = {s.sample_id: s.num_tokens for s in samples if s.split == "train"}
+    samples = [s for s in read_records(run / "mixture.parquet", Sample) if s.split == "train"]
+    train, times = {s.sample_id: s.num_tokens for s in samples}, Counter(s.sample_id for s in samples)
     if file is None:
         _require(not train, "there are training samples but no plan")
         return "none, and no training sample"
@@ -162,7 +200,8 @@ def _check_plan(run: Path) -> str:
     left_out = file.with_name(f"{file.stem}.left_out.parquet")
     refused = set(read_table(left_out)["id"].to_pylist()) if left_out.is_file() else set()
     planned = Counter(e["sample_id"] for e in entries)
-    _require(max(planned.values(), default=0) <= 1, "a sample stands in the plan more than once")
+    more = [i for i, n in planned.items() if n != times[i] and i in train]
+    _require(not more, f"sample {more[:1]} does not stand in the plan as often as in the mixture")
     lost = train.keys() - planned.keys() - refused
     _require(not lost, f"sample {sorted(lost)[:1]} is neither planned nor left out")
     strangers = planned.keys() - train.keys()

@@ -1,4 +1,4 @@
-"""The build: documents -> pages -> those that stay -> questions -> windows and shards -> plan -> report.
+"""The build: documents -> pages -> those that stay -> questions -> windows and shards -> mixture -> plan -> report.
 
 With `corpus.stages` and `corpus.cli`, the composition root: nothing else in `corpus` knows `synth` and `packing`. Each
 stage asks which partitions are not done, lets workers do those, and marks each one last; a kill at any moment costs
@@ -27,7 +27,7 @@ from corpus.records import STAGES, LedgerEntry, Question, Rejected
 from corpus.report import write_report
 from corpus.rundir import RunDir
 from corpus.sharding import renderer_version
-from corpus.stages import ask, clean, ingest, parse, plan, shard, synthesise
+from corpus.stages import ask, clean, ingest, mixture, parse, plan, shard, synthesise
 from corpus.stages.state import Build
 from corpus.storage import path_of
 from corpus.store import read_records, read_table, write_json, write_records
@@ -50,6 +50,7 @@ class BuildResult:
     until: str
     ledger: list[LedgerEntry]
     work: dict[str, int]  # units of work done now, by stage; 0 = everything was done before
+    mixture: str  # what it came to, '' where there is none
     plan: str  # file name, '' where there is none
     num_samples: int
     num_tokens: int
@@ -98,6 +99,7 @@ def build(
             "clean": lambda: clean.run(state),
             "synthesise": lambda: synthesise.run(state),
             "shard": lambda: shard.run(state),
+            "mixture": lambda: mixture.run(state),
             "plan": lambda: plan.run(state),
         }
         before = _recorded(run)
@@ -122,7 +124,7 @@ def build(
 def _report(b: Build, until: str) -> BuildResult:
     """Ledger, rejections, run.json, and for a whole build the report and the dataset card."""
     reached = STAGES.index(until)
-    ocr, accepted, cuts, tokens, note = {}, {}, None, [], {}
+    ocr, accepted, cuts, tokens, mixed, note = {}, {}, None, [], "", {}
     if reached >= STAGES.index("parse"):
         ocr = {d: n for m in b.run.markers("pages").values() for d, n in m.facts["ocr_pages"].items()}
     if reached >= STAGES.index("synthesise"):
@@ -130,6 +132,8 @@ def _report(b: Build, until: str) -> BuildResult:
     if reached >= STAGES.index("shard"):
         cuts = {d: f for m in b.run.markers("windows").values() for d, f in m.facts["cuts"].items()}
         tokens = read_table(b.run.path("samples.parquet"), columns=["num_tokens"])["num_tokens"].to_pylist()
+    if reached >= STAGES.index("mixture"):
+        mixed = b.marker("mixture", "all").facts["note"]
     if reached >= STAGES.index("plan"):
         note = b.marker("plan", "all").facts
     detected = {d.doc_id: d.language for d in b.documents if d.language_source == "detected"}
@@ -143,6 +147,7 @@ def _report(b: Build, until: str) -> BuildResult:
         until=until,
         ledger=ledger,
         work=dict(b.work),
+        mixture=mixed,
         plan=note.get("plan", ""),
         num_samples=len(tokens),
         num_tokens=sum(tokens),

@@ -84,6 +84,11 @@ class BuildProgress:
         if not self._quiet:
             self._console.print(clean(text), markup=False, soft_wrap=True)
 
+    def show(self, text: str) -> None:
+        """Show lines that stand under each other; what they quote of documents is harmless already."""
+        if not self._quiet:
+            self._console.print(text, markup=False, soft_wrap=True)
+
     def end(self, note: str) -> None:
         """Say in one line what a stage came to; the note may quote a document or a question file."""
         if not self._quiet:

@@ -33,7 +33,7 @@ TEXT_CHECKS = (  # of a model's question, the cheap ones first
 )
 MODEL_CHECKS = ("closed-book", "leakage", "agreement", "ambiguity")  # these need answers of a model
 CHECKS = TEXT_CHECKS + MODEL_CHECKS
-STAGES = ("ingest", "parse", "clean", "synthesise", "shard", "plan", "report")
+STAGES = ("ingest", "parse", "clean", "synthesise", "shard", "mixture", "plan", "report")
 
 Status = Literal["kept", "rejected"]
 Split = Literal["train", "validation"]
@@ -261,7 +261,7 @@ class Sample:
     first_page: int
     num_pages: int
     question_ids: tuple[str, ...]
-    task: str
+    task: str  # of its questions; 'mixed' where they differ
     split: Split
     num_tokens: int  # of the whole conversation, image tokens included
     num_patches: int  # vision patches before merging
@@ -269,6 +269,7 @@ class Sample:
     patch_pairs: int  # sum over the pages of their squared patches: who sees whom inside pages
     tokens_exact: bool  # False where num_tokens is an upper bound, because no tokenizer was given
     grids: tuple[PageGrid, ...]  # one a page of the window
+    turn_tokens: int = 0  # what its one question adds as a further turn of another sample; 0 of several questions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

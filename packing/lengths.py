@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from corpus.config import MessageSettings
 from corpus.errors import ConfigError
-from corpus.messages import Message, page_label
-from corpus.records import PageGrid, content_id
+from corpus.messages import Message, build_messages, page_label
+from corpus.records import PageGrid, Question, Window, content_id
 from corpus.vision_tokens import Family, num_image_tokens, num_patches
 
 IMAGE_FRAME_TOKENS = 2  # <|vision_start|> and <|vision_end|>
@@ -195,6 +196,19 @@ def check_template(counter: TextCounter, family: Family) -> None:
             f"tokenizer {counter.source!r}: its chat template makes {theirs} tokens of a short conversation, that of "
             f"{family.name} {ours}; name the tokenizer of the model that will be trained, or set `model` to its family"
         )
+
+
+def turn_tokens(question: Question, settings: MessageSettings, family: Family, counter: TextCounter) -> int:
+    """What a question and its answer add to a conversation as further turns.
+
+    Exact, whatever stands before: special tokens cut a text, and what they part is tokenised on its own.
+    """
+    nowhere = Window(doc_id=question.doc_id, index=0, first_page=0, num_pages=0)
+    once, twice = (
+        conversation_length(build_messages(nowhere, [question] * n, settings), [], family, counter).num_tokens
+        for n in (1, 2)
+    )
+    return twice - once
 
 
 def page_tokens(page: int, grid: PageGrid, family: Family, counter: TextCounter, page_labels: bool) -> int:

@@ -32,7 +32,7 @@ import pyarrow.compute as pc
 
 from corpus.records import Rejected
 from packing.cost import ModelDims, sample_flops
-from packing.ids import order_of_ids
+from packing.ids import RepeatedId, order_of_ids
 from packing.rows import count_rows, pack
 
 PLAN_VERSION = 2  # raise it when the same input would give another plan
@@ -76,6 +76,7 @@ class Samples:
     patch_pairs: IntArray  # >= 0; 0 = not known
     task: pa.Array  # of strings, as a dictionary
     split: pa.Array  # likewise; only 'train' is planned
+    epoch: IntArray  # 0-based; an id may stand once in each
 
     @staticmethod
     def of(
@@ -86,6 +87,7 @@ class Samples:
         patch_pairs: npt.ArrayLike | None = None,
         task: Sequence[str] | pa.Array | None = None,
         split: Sequence[str] | pa.Array | None = None,
+        epoch: npt.ArrayLike | None = None,
     ) -> Samples:
         """Samples from plain sequences; what is not given is 0, '' or 'train'."""
         n = len(sample_id)
@@ -98,6 +100,7 @@ class Samples:
             patch_pairs=zeros if patch_pairs is None else np.asarray(patch_pairs, dtype=np.int64),
             task=_words("", n) if task is None else _encoded(task),
             split=_words("train", n) if split is None else _encoded(split),
+            epoch=zeros if epoch is None else np.asarray(epoch, dtype=np.int64),
         )
         assert all(len(column) == n for column in samples.columns().values()), "columns of different lengths"
         return samples
@@ -115,6 +118,7 @@ class Samples:
             "patch_pairs": self.patch_pairs,
             "task": self.task,
             "split": self.split,
+            "epoch": self.epoch,
         }
 
     def take(self, index: IntArray) -> Samples:
@@ -124,8 +128,19 @@ class Samples:
         return Samples(**taken)
 
     def in_order(self) -> Samples:
-        """The samples in an order that their ids alone decide (`packing.ids`)."""
-        order = order_of_ids(self.sample_id)
+        """The samples by epoch, and within it in an order that their ids alone decide (`packing.ids`).
+
+        Raises:
+            RepeatedId: an id stands twice in an epoch.
+        """
+        orders = [np.empty(0, dtype=np.int64)]
+        for epoch in np.unique(self.epoch).tolist():
+            members = np.flatnonzero(self.epoch == epoch)
+            try:
+                orders.append(members[order_of_ids(self.sample_id.take(pa.array(members)))])
+            except RepeatedId as e:
+                raise RepeatedId(int(members[e.first]), int(members[e.second])) from None
+        order = np.concatenate(orders)
         return self if np.array_equal(order, np.arange(len(order))) else self.take(order)
 
 
@@ -170,7 +185,7 @@ class Plan:
     def columns(self) -> dict[str, Any]:
         """The fields of `corpus.records.PlanEntry`, one entry a sample."""
         columns = self.samples.columns()
-        del columns["split"]
+        del columns["split"], columns["epoch"]
         return {"step": self.step, "row": self.row, "position": self.position, **columns}
 
 
@@ -182,25 +197,15 @@ def plan(samples: Samples, settings: PlanSettings, *, seed: int, dims: ModelDims
     shuffled = rng.permutation(np.flatnonzero(kept))
     tokens = samples.num_tokens[shuffled]
     row_lengths = tuple(sorted({*settings.row_lengths, settings.capacity}))
+    per_step = tuple(step_rows(settings, length) for length in row_lengths)
     kind = np.searchsorted(np.array(row_lengths), tokens)  # the shortest rows that hold the sample
+    rows = _pack_each(tokens, kind, samples.epoch[shuffled], row_lengths, settings)
+    num_rows = len(rows.kind)
 
-    row_of = np.empty(len(shuffled), dtype=np.int64)
-    kinds: list[int] = []  # rows of each kind
-    fewest = 0.0
-    for number, length in enumerate(row_lengths):
-        members = np.flatnonzero(kind == number)
-        rows, bound = _pack_in_windows(tokens[members], length, settings.pack_window)
-        rows = _split_rows(rows, math.lcm(*settings.data_parallel_sizes))
-        row_of[members] = sum(kinds) + rows
-        kinds.append(count_rows(rows))
-        fewest += bound
-
-    num_rows = sum(kinds)
     patches, supervised = samples.num_patches[shuffled], samples.num_supervised[shuffled]
     flops = sample_flops(tokens, patches, supervised, dims, samples.patch_pairs[shuffled])
-    costs: FloatArray = np.bincount(row_of, weights=flops, minlength=num_rows).astype(np.float64)
-    per_step = tuple(step_rows(settings, length) for length in row_lengths)
-    steps = _order_steps(costs, kinds, per_step, settings, rng)
+    costs: FloatArray = np.bincount(rows.of, weights=flops, minlength=num_rows).astype(np.float64)
+    steps = _order_steps(costs, rows, per_step, settings, rng)
     row_order = np.concatenate([np.empty(0, dtype=np.int64), *steps])
     sizes = np.array([len(step) for step in steps], dtype=np.int64)
     row_step = np.repeat(np.arange(len(steps)), sizes)
@@ -208,8 +213,8 @@ def plan(samples: Samples, settings: PlanSettings, *, seed: int, dims: ModelDims
 
     place = np.empty(num_rows, dtype=np.int64)  # row of the packing -> row of the plan
     place[row_order] = np.arange(num_rows)
-    by_row = np.argsort(place[row_of], kind="stable")
-    row_of = place[row_of][by_row]
+    by_row = np.argsort(place[rows.of], kind="stable")
+    row_of = place[rows.of][by_row]
     first = np.searchsorted(row_of, np.arange(num_rows))
     planned = samples.take(shuffled[by_row])
     return Plan(
@@ -220,10 +225,10 @@ def plan(samples: Samples, settings: PlanSettings, *, seed: int, dims: ModelDims
         rows_per_step=per_step,
         row_lengths=row_lengths,
         row_step=row_step,
-        row_length=np.repeat(np.array(row_lengths), kinds)[row_order],
+        row_length=np.array(row_lengths)[rows.kind[row_order]],
         row_tokens=np.bincount(row_of, weights=planned.num_tokens, minlength=num_rows).astype(np.int64),
         row_cost=costs[row_order],
-        fewest_rows=fewest,
+        fewest_rows=rows.fewest,
         left_out=left_out,
     )
 
@@ -257,58 +262,88 @@ def _leave_out(samples: Samples, settings: PlanSettings) -> tuple[npt.NDArray[np
     return ~(held_out | too_long), tuple(refused)
 
 
-def _pack_in_windows(lengths: IntArray, capacity: int, window: int | None) -> tuple[IntArray, float]:
-    """`pack`, over `window` samples at a time where one is set."""
-    window = window or max(len(lengths), 1)
-    rows = np.empty(len(lengths), dtype=np.int64)
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The row of each sample, and the kind (a number of `row_lengths`) and epoch of each row."""
+
+    of: IntArray
+    kind: IntArray
+    epoch: IntArray
+    fewest: float  # no packing has fewer
+
+
+def _pack_each(
+    tokens: IntArray, kind: IntArray, epoch: IntArray, row_lengths: Sequence[int], settings: PlanSettings
+) -> _Rows:
+    """Pack the samples of each kind of row and each epoch on their own."""
+    of = np.empty(len(tokens), dtype=np.int64)
+    row_kind, row_epoch = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
     num_rows, fewest = 0, 0.0
-    for start in range(0, len(lengths), window):
-        found, bound = pack(lengths[start : start + window], capacity)
-        rows[start : start + window] = num_rows + found
-        num_rows += count_rows(found)
-        fewest += bound
-    return rows, fewest
+    for number, length in enumerate(row_lengths):
+        for e in np.unique(epoch).tolist():
+            members = np.flatnonzero((kind == number) & (epoch == e))
+            window = settings.pack_window or max(len(members), 1)
+            for start in range(0, len(members), window):
+                part = members[start : start + window]
+                found, bound = pack(tokens[part], length)
+                of[part] = num_rows + found
+                row_kind.append(np.full(count_rows(found), number))
+                row_epoch.append(np.full(count_rows(found), e))
+                num_rows += count_rows(found)
+                fewest += bound
+    rows = _Rows(of, np.concatenate(row_kind), np.concatenate(row_epoch), fewest)
+    for number in range(len(row_lengths)):
+        rows = _split_rows(rows, number, math.lcm(*settings.data_parallel_sizes))
+    return rows
 
 
-def _split_rows(rows: IntArray, multiple: int) -> IntArray:
-    """The rows with as many of them split in two as make their number a multiple; fewer where none can be split."""
-    rows, num_rows = rows.copy(), count_rows(rows)
-    while missing := -num_rows % multiple:
-        last = np.full(num_rows, -1)
-        last[rows] = np.arange(len(rows))  # the last sample of each row
-        chosen = last[np.flatnonzero(np.bincount(rows, minlength=num_rows) > 1)[:missing]]
-        if not len(chosen):
+def _split_rows(rows: _Rows, kind: int, multiple: int) -> _Rows:
+    """With as many rows of the kind split in two as make their number a multiple; fewer where none can be split."""
+    while missing := -int((rows.kind == kind).sum()) % multiple:
+        num_rows = len(rows.kind)
+        last = np.empty(num_rows, dtype=np.int64)
+        last[rows.of] = np.arange(len(rows.of))  # the last sample of each row
+        several = np.bincount(rows.of, minlength=num_rows) > 1
+        split = np.flatnonzero(several & (rows.kind == kind))[-missing:]
+        if not len(split):
             break
-        rows[chosen] = num_rows + np.arange(len(chosen))
-        num_rows += len(chosen)
+        of = rows.of.copy()
+        of[last[split]] = num_rows + np.arange(len(split))
+        rows = _Rows(of, np.append(rows.kind, rows.kind[split]), np.append(rows.epoch, rows.epoch[split]), rows.fewest)
     return rows
 
 
 def _order_steps(
-    costs: FloatArray,
-    kinds: Sequence[int],
-    per_step: Sequence[int],
-    settings: PlanSettings,
-    rng: np.random.Generator,
+    costs: FloatArray, rows: _Rows, per_step: Sequence[int], settings: PlanSettings, rng: np.random.Generator
 ) -> list[IntArray]:
-    """The rows of every step, costliest first: of one kind, of similar cost, in random order; short steps last."""
-    whole: list[IntArray] = []
-    short: list[IntArray] = []
-    first = 0
-    for num_rows, size in zip(kinds, per_step, strict=True):
-        rows = first + rng.permutation(num_rows)
-        first += num_rows
-        group = math.lcm(*settings.data_parallel_sizes) if settings.data_parallel_sizes else size
-        end = num_rows // size * size
-        window = max(settings.balance_window // size, 1) * size
-        for start in range(0, end, window):
-            chunk = rows[start : min(start + window, end)]
-            groups = chunk[np.argsort(-costs[chunk], kind="stable")].reshape(-1, group)
-            whole += list(rng.permutation(groups).reshape(-1, size))
-        if end < num_rows:
-            short.append(rows[end:])
-    steps = [whole[i] for i in rng.permutation(len(whole)).tolist()] + short
-    return [step[np.argsort(-costs[step], kind="stable")] for step in steps]
+    """The rows of every step, costliest first: of one kind, of similar cost, in random order, epoch by epoch.
+
+    Rows that fill no step begin one with the first of the next epoch; those of the last epoch form short steps.
+    """
+    ordered: list[IntArray] = []
+    left: list[IntArray] = [np.empty(0, dtype=np.int64) for _ in per_step]
+    for epoch in np.unique(rows.epoch).tolist():
+        steps: list[IntArray] = []
+        for kind, size in enumerate(per_step):
+            found = rng.permutation(np.flatnonzero((rows.kind == kind) & (rows.epoch == epoch)))
+            shuffled = np.concatenate([left[kind], found])
+            start = size if len(left[kind]) and len(shuffled) >= size else 0
+            end = len(shuffled) // size * size
+            ordered += [_by_cost(shuffled[:start], costs)] if start else []
+            left[kind] = shuffled[end:]
+            group = math.lcm(*settings.data_parallel_sizes) if settings.data_parallel_sizes else size
+            window = max(settings.balance_window // size, 1) * size
+            for first in range(start, end, window):
+                groups = _by_cost(shuffled[first : min(first + window, end)], costs).reshape(-1, group)
+                steps += list(_by_cost(rng.permutation(groups).reshape(-1, size), costs))
+        ordered += [steps[i] for i in rng.permutation(len(steps)).tolist()]
+    return ordered + [_by_cost(rest, costs) for rest in left if len(rest)]
+
+
+def _by_cost(rows: IntArray, costs: FloatArray) -> IntArray:
+    """Rows, or those of each step, costliest first."""
+    order = np.argsort(-costs[rows], axis=-1, kind="stable")
+    return np.take_along_axis(rows, order, axis=-1)
 
 
 def assign(costs: Sequence[float] | FloatArray, num_ranks: int) -> list[list[int]]:

@@ -30,7 +30,7 @@ from corpus.records import (
 from corpus.sections import sections_of
 from corpus.store import read_records
 from corpus.vision_tokens import FAMILIES, Family, natural_size, snap
-from packing.lengths import TextCounter, conversation_length, load_counter, page_tokens
+from packing.lengths import TextCounter, conversation_length, load_counter, page_tokens, turn_tokens
 from packing.windows import WindowCut, cut_windows
 
 STAGE_VERSION = 1  # raise it when the same questions should be cut anew
@@ -144,7 +144,7 @@ def _cut(
     segments = {Segment(first_page=q.segment_first, num_pages=q.segment_pages) for q in questions}
     overhead = frame_tokens(doc_id, config, family, counter)
 
-    def turn_tokens(q: Question) -> int:
+    def spoken_tokens(q: Question) -> int:
         return counter.count(spoken_question(q, config.messages)) + counter.count(spoken_answer(q))
 
     def cut(turns: Sequence[Question]) -> WindowCut:
@@ -155,7 +155,7 @@ def _cut(
             sorted(segments, key=lambda s: (s.first_page, s.num_pages)),
             min_tokens=config.windows.min_tokens,
             max_tokens=config.windows.max_tokens,
-            reserve=max(map(turn_tokens, turns), default=0),
+            reserve=max(map(spoken_tokens, turns), default=0),
             overhead=overhead,
             page_problems=reasons,
         )
@@ -236,6 +236,7 @@ def _sample(
         patch_pairs=length.patch_pairs,
         tokens_exact=counter.exact,
         grids=tuple(grids),
+        turn_tokens=turn_tokens(question, config.messages, family, counter),
     )
 
 

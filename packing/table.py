@@ -58,6 +58,7 @@ COLUMNS = (
     Column(name="patch_pairs", kind="integer"),
     Column(name="task", kind="text"),
     Column(name="split", kind="text", choices=SPLITS),
+    Column(name="epoch", kind="integer"),
 )
 
 
@@ -147,7 +148,7 @@ def read_samples(path: Path) -> Samples:
     except RepeatedId as e:
         raise ConfigError(
             f"{path}: {table.place(e.second)}: sample_id = {values['sample_id'][e.first].as_py()!r} is also "
-            f"{table.place(e.first)}; give every sample an id of its own"
+            f"{table.place(e.first)}; give every sample of an epoch an id of its own"
         ) from None
 
 

@@ -33,8 +33,11 @@ from corpus.config import Config, load_config
 from corpus.inspection import BrokenPromise, describe_run
 from corpus.linting import lint_run
 from corpus.pipeline import BuildResult, build
-from corpus.records import LedgerEntry, Page, Question, Sample
+from corpus.records import LedgerEntry, Page, Question, Rejected, Sample
 from corpus.store import read_records
+from corpus.vision_tokens import FAMILIES
+from packing.lengths import Length, Utf8Bound, conversation_length
+from trainer_plugin.dataset import PlanDataset
 
 QUICK = ("parse.layout=fonts", "windows.min_tokens=1000", "synth.min_segment_pages=3", "synth.max_segment_pages=5")
 WORDS = [
@@ -106,6 +109,7 @@ def promised_bytes(run: Path) -> dict[str, str]:
     """SHA-256 of everything that must not differ from run to run."""
     files = [*run.glob("shards/*"), *run.glob("plan/*"), *run.glob("pages/*"), *run.glob("questions/*")]
     files += [run / name for name in ("ledger.parquet", "samples.parquet", "rejected.parquet")]
+    files += run.glob("mixture*")
     return {str(f.relative_to(run)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 
@@ -163,7 +167,7 @@ def test_pages_read_with_low_confidence_are_counted_and_named(
 def test_lint_passes_and_then_sees_a_flipped_byte(undisturbed: tuple[Path, BuildResult], tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(undisturbed[0], run)
-    assert set(lint_run(run)) == {"markers", "ledger", "shards", "index", "samples", "plan"}
+    assert set(lint_run(run)) == {"markers", "ledger", "shards", "index", "samples", "mixture", "plan"}
     shard = next(run.glob("shards/*.tar"))
     data = bytearray(shard.read_bytes())
     data[700] ^= 1
@@ -255,13 +259,17 @@ def copy_of(undisturbed: tuple[Path, BuildResult], tmp_path: Path) -> Path:
     [
         ("packing.rows_per_step=2", {"plan"}),
         ("packing.cost.freeze=vision", {"plan"}),
+        ("mixture.token_budget=60K", {"mixture", "plan"}),
+        ("mixture.questions_per_window=3", {"mixture", "plan"}),
+        ("packing.validation_share=0.5", {"mixture", "plan"}),
+        ("mixture.samples_per_window=99", {"mixture"}),  # the same mixture comes out, so no plan follows
         ("workers.timeout_s=500", set()),
         ("windows.max_tokens=120000", {"windows"}),  # the same windows come out, so nothing follows
-        ("windows.max_tokens=12000", {"windows", "shard", "plan"}),
-        ("messages.page_labels=false", {"windows", "plan"}),
+        ("windows.max_tokens=12000", {"windows", "shard", "mixture", "plan"}),
+        ("messages.page_labels=false", {"windows", "mixture", "plan"}),
         ("render.quality=80", {"shard"}),
-        ("model=qwen3-vl", {"windows", "shard", "plan"}),
-        ("synth.questions_per_segment=2", {"synthesise", "windows", "shard", "plan"}),
+        ("model=qwen3-vl", {"windows", "shard", "mixture", "plan"}),
+        ("synth.questions_per_segment=2", {"synthesise", "windows", "shard", "mixture", "plan"}),
     ],
 )
 def test_a_changed_setting_redoes_only_what_depends_on_it(
@@ -409,3 +417,51 @@ def test_nothing_kept_is_still_a_complete_run(inputs: Path, tmp_path: Path) -> N
     assert result.plan == "" and result.num_samples == 0
     lint_run(tmp_path / "run")
     assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_questions_of_a_window_become_turns_that_a_trainer_reads(
+    inputs: Path, undisturbed: tuple[Path, BuildResult], tmp_path: Path
+) -> None:
+    run = copy_of(undisturbed, tmp_path)
+    config = quick("mixture.questions_per_window=2", "mixture.epochs=2", "mixture.tasks=null")
+    build([str(inputs)], run, config, workers=1, quiet=True)
+    dataset = PlanDataset(run)
+    loaded = [sample for row in dataset for sample in row]
+    pool = [s for s in read_records(run / "samples.parquet", Sample) if s.split == "train"]
+    asked = Counter(q for s in loaded for q in s.sample.question_ids)
+    assert asked == {s.question_ids[0]: 2 for s in pool}
+    several = [s for s in loaded if len(s.sample.question_ids) == 2]
+    assert len(several) >= 10
+    for sample in loaded:
+        assert [m["role"] for m in sample.messages] == ["user", "assistant"] * len(sample.sample.question_ids)
+        whole = conversation_length(sample.messages, sample.sample.grids, FAMILIES["qwen2.5-vl"], Utf8Bound())
+        facts = sample.sample
+        promised = Length(
+            num_tokens=facts.num_tokens, num_patches=facts.num_patches, num_supervised=facts.num_supervised
+        )
+        assert whole == promised
+    said = CliRunner().invoke(main, ["inspect", str(run), "--sample", several[0].sample.sample_id]).stdout
+    assert said.count("\nQ ") == 2
+    lint_run(run)
+
+
+def test_a_mixture_says_what_it_lacks_before_it_is_written(
+    inputs: Path, undisturbed: tuple[Path, BuildResult], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = copy_of(undisturbed, tmp_path)
+    result = build([str(inputs)], run, quick("mixture.token_budget=5B", "mixture.tasks={ocr-full: 1, no-such: 1}"))
+    assert "50.0 % should be no-such and there is no such question" in result.mixture
+    said = capfd.readouterr().err
+    assert "  ! mixture.token_budget is 5,000,000,000 and " in said and "ocr-full" in said
+    report = json.loads((run / "mixture.json").read_text())
+    assert report["shortfalls"][0].startswith("50.0 % should be no-such") and report["epochs"] == 1
+    assert all(s in (run / "report.html").read_text() for s in report["shortfalls"])
+    shown = CliRunner().invoke(main, ["inspect", str(run)]).stdout
+    assert all(s in shown for s in report["shortfalls"])
+    left_out = read_records(run / "mixture.left_out.parquet", Rejected)
+    assert {r.reason for r in left_out} == {"task-not-asked"} and {r.stage for r in left_out} == {"mixture"}
+    planned = {s.sample.task for row in PlanDataset(run) for s in row}
+    assert planned == {"ocr-full"}
+    refused = quick("mixture.lengths={1K: 1, 128K: 1}", "mixture.token_budget=1")
+    assert build([str(inputs)], run, refused, quiet=True).plan == ""  # too small a budget: no sample, no plan
+    lint_run(run)

@@ -65,7 +65,7 @@ def test_a_build_in_any_format_keeps_its_promises(
     run = tmp_path / "run"
     shutil.copytree(asked, run)
     result = build([str(inputs)], run, quick(*choice(backend, image_format)), quiet=True)
-    assert {stage for stage, n in result.work.items() if n} == {"windows", "shard", "plan"}
+    assert {stage for stage, n in result.work.items() if n} == {"windows", "shard", "mixture", "plan"}
     assert {e.status for e in by_name(run).values()} == {"kept"}
     lint_run(run)
     samples = read_records(run / "samples.parquet", Sample)

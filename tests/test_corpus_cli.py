@@ -272,15 +272,32 @@ def test_cost_follows_the_model_and_how_it_is_trained(tmp_path: Path) -> None:
         return float(json.loads(corpus("pack", samples, *arguments).stdout)["petaflops"])
 
     frozen, trained, again = (
-        petaflops("--freeze", "vision", "--freeze", "merger"),
+        petaflops("--set", "packing.cost.freeze=[vision, merger]"),
         petaflops(),
-        petaflops("--recompute"),
+        petaflops("--set", "packing.cost.recompute=true"),
     )
     assert frozen < trained < again
-    assert petaflops("--family", "qwen3-vl") > trained
-    message = refusal("pack", samples, "--out", tmp_path / "other", "--model", str(tmp_path))
+    assert petaflops("--set", "model=qwen3-vl") > trained
+    message = refusal("pack", samples, "--out", tmp_path / "other", "--set", f"packing.cost.model={tmp_path}")
     assert "cannot read" in message and "config.json" in message
     assert not (tmp_path / "other").exists()
+
+
+def test_a_table_is_mixed_before_it_is_packed(tmp_path: Path) -> None:
+    tasks = ["a"] * 30 + ["b"] * 30
+    samples = table(tmp_path / "s.parquet", sample_id=[f"{i}" for i in range(60)], num_tokens=[50] * 60, task=tasks)
+    arguments = ["pack", samples, "--out", tmp_path / "plan", "--capacity", 100]
+    everything = json.loads(corpus(*arguments, "--json").stdout)
+    assert everything["num_samples"] == 60 and "mixture" not in everything
+    shares = ["--set", "mixture.tasks={a: 3, b: 1}", "--set", "mixture.token_budget=1K"]
+    report = json.loads(corpus(*arguments, *shares, "--json").stdout)
+    assert {t["name"]: t["num_samples"] for t in report["tasks"]} == {"a": 15, "b": 5}
+    assert report["mixture"]["left_out"] == {"share-filled": 20, "budget-filled": 20}
+    said = corpus(*arguments, "--set", "mixture.epochs=2", "--set", "mixture.token_budget=5M").stdout
+    assert "  ! mixture.token_budget is 5,000,000 and 6,000 tokens are there" in said
+    assert "120 samples" in said and "written to" in said
+    assert "a table of lengths has none" in refusal(*arguments, "--set", "mixture.questions_per_window=2")
+    assert "nothing is chosen" in refusal(*arguments, "--set", "mixture.tasks={c: 1}")
 
 
 # ---------------------------------------------------------------------------------------------------- what is here

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,17 @@ def test_a_key_like_no_other_lists_what_there_is() -> None:
         ("packing.cost.freezes=[vision]", "did you mean packing.cost.freeze"),
         ("packing.validation_share=1", "packing.validation_share = 1"),
         ("ocr.min_confidence=1.5", "ocr.min_confidence = 1.5"),
+        ("mixture.token_budget=5X", "mixture.token_budget = '5X': '5X' is no number of tokens"),
+        ("mixture.token_budget=0", "mixture.token_budget = 0"),
+        ("mixture.token_budget=1.00000000001", "is no number of tokens"),
+        ("mixture.tasks={a: 0}", "mixture.tasks: no share is above 0; give at least one"),
+        ("mixture.tasks={a: -1}", "the share of a is -1.0; give a number from 0"),
+        ("mixture.tasks={a: .nan}", "the share of a is nan"),
+        ("mixture.tasks={short: 1}", "mixture.short.share; take 'short' out"),
+        ("mixture.lengths=long", "known: pool-native, long-biased, uniform, or shares by length"),
+        ("mixture.lengths={64X: 1}", "'64X' is no number of tokens"),
+        ("mixture.lengths={64K: 1, 65536: 1}", "two buckets have the same start"),
+        ("mixture.short.share=1", "mixture.short.share = 1"),
         ("ocr.language=Deutsch", "language: rapidocr does not read 'Deutsch'; known: af, az, bs, ca"),
         ("ocr.language=ko", "language: rapidocr does not read 'ko' (paddleocr reads it); known: "),
         (
@@ -149,6 +161,18 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert "Is a directory" in refusal(tmp_path)
     (tmp_path / "latin.yaml").write_bytes(b"tokenizer: caf\xe9\n")
     assert "is not valid YAML" in refusal(tmp_path / "latin.yaml")
+
+
+def test_a_mixture_is_written_as_people_write_numbers() -> None:
+    mixture = load_config(None, ("mixture.token_budget=1.5B", "mixture.lengths={64k: 1, 32K: 3}")).mixture
+    assert (mixture.token_budget, mixture.lengths) == (1_500_000_000, {32_768: 3.0, 65_536: 1.0})
+    assert [load_config(None, (f"mixture.token_budget={n}",)).mixture.token_budget for n in ("300M", "5e9", "7")] == [
+        300_000_000, 5_000_000_000, 7,
+    ]  # fmt: skip
+    assert load_config(None, ("mixture.tasks=null",)).mixture.tasks is None
+    config = load_config(None, ("mixture.tasks={mine: 2}", "mixture.lengths={64K: 1, 32K: 3}"))
+    assert Config.model_validate(yaml.safe_load(to_commented_yaml(config))) == config
+    assert Config.model_validate(json.loads(json.dumps(config.model_dump(mode="json")))) == config
 
 
 def test_every_key_is_known_by_its_dotted_name() -> None:

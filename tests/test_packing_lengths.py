@@ -28,7 +28,15 @@ from corpus.messages import Message, build_messages
 from corpus.records import PageGrid, Question, Window
 from corpus.vision_tokens import FAMILIES, Family, num_image_tokens, snap
 from packing.cost import dims_of
-from packing.lengths import HfTokenizer, Utf8Bound, check_template, conversation_length, load_counter, page_tokens
+from packing.lengths import (
+    HfTokenizer,
+    Utf8Bound,
+    check_template,
+    conversation_length,
+    load_counter,
+    page_tokens,
+    turn_tokens,
+)
 
 SPECIAL = [
     "<|endoftext|>",
@@ -378,3 +386,21 @@ def test_a_hub_out_of_reach_is_asked_once() -> None:
     assert last.endswith("name a folder with a tokenizer, or let the hub be asked")
     assert len(asked) == 1, asked
     assert asked[0].startswith(b"HEAD / ")
+
+
+@both_families
+@pytest.mark.parametrize("exact", [True, False])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(texts=st.lists(st.tuples(ANY_TEXT, ANY_TEXT), min_size=2, max_size=5), pages=st.integers(1, 3))
+def test_a_further_question_adds_its_turn_exactly(
+    family: Family, exact: bool, texts: list[tuple[str, str]], pages: int, counter: HfTokenizer
+) -> None:
+    """The whole conversation is the first question's sample plus what each of the others adds, whatever they say."""
+    count = counter if exact else Utf8Bound()
+    asked = [question(question=q, answer=a) for q, a in texts]
+    whole = conversation_length(*conversation(0, pages, asked), family, count)
+    alone = conversation_length(*conversation(0, pages, asked[:1]), family, count)
+    further = [turn_tokens(q, MessageSettings(), family, count) for q in asked[1:]]
+    assert whole.num_tokens == alone.num_tokens + sum(further)
+    each = [conversation_length(*conversation(0, pages, [q]), family, count).num_supervised for q in asked]
+    assert (whole.num_patches, whole.num_supervised) == (alone.num_patches, sum(each))

@@ -354,3 +354,19 @@ def test_idle_by_hand() -> None:
     lone = planned([100] * 5, rows_per_step=4)  # the second step has one row: three of four ranks wait
     assert predict_idle(lone, 4).every_row == pytest.approx(1 - 5 / 8)
     assert predict_idle(lone, 2).every_step == pytest.approx(1 - 5 / 6, abs=1e-6)
+
+
+@STEADY
+@given(st.lists(st.tuples(st.integers(1, 100), st.integers(0, 3)), max_size=60), st.integers(1, 5), st.integers(1, 20))
+def test_epochs_follow_each_other_and_meet_in_one_step(
+    uses: list[tuple[int, int]], rows_per_step: int, window: int
+) -> None:
+    chosen = PackingSettings(capacity=100, rows_per_step=rows_per_step, balance_window=window)
+    ids = [f"s{i:05d}" for i in range(len(uses))]
+    samples = Samples.of(ids, [n for n, _ in uses], epoch=[e for _, e in uses])
+    result = plan(samples, chosen, seed=0, dims=QWEN2_5_VL_7B)
+    assert sorted(result.samples.sample_id.to_pylist()) == ids
+    row, epoch = result.step * rows_per_step + result.row, result.samples.epoch
+    assert all(len(set(epoch[row == r].tolist())) == 1 for r in range(result.num_rows))
+    steps = [set(epoch[result.step == s].tolist()) for s in range(result.num_steps)]
+    assert all(max(a) <= min(b) for a, b in zip(steps, steps[1:], strict=False))

@@ -23,7 +23,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trainer")
     for seed in range(2):
         write_document(folder / f"{seed}.pdf", seed)
-    build([str(folder)], folder / "run", quick("packing.rows_per_step=1"), quiet=True)
+    build([str(folder)], folder / "run", quick("packing.rows_per_step=1", "mixture.tasks=null"), quiet=True)
     return folder / "run"
 
 

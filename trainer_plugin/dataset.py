@@ -54,7 +54,7 @@ class PlanDataset:
         if not plans:
             raise ConfigError(f"{run} has no plan; it has no training sample")
         self.settings = MessageSettings(**json.loads(about.read_text(encoding="utf-8"))["config"]["messages"])
-        self.samples = {s.sample_id: s for s in read_records(self.run / "samples.parquet", Sample)}
+        self.samples = {s.sample_id: s for s in read_records(self.run / "mixture.parquet", Sample)}
         rows: dict[tuple[int, int], list[PlanEntry]] = {}
         for entry in read_records(plans[0], PlanEntry):
             if entry.sample_id not in self.samples:

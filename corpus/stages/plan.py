@@ -11,16 +11,18 @@ from corpus.stages.state import Build
 from corpus.store import read_table
 from packing.cost import ModelDims, dims_of
 from packing.lengths import load_counter
+from packing.mixture_table import TABLE
 from packing.table import pack_table
 
 
 def run(b: Build) -> str:
     c = b.config
     b.progress.stage("plan", 1, "plan")
-    samples_file = b.run.path("samples.parquet")
-    upstream = [b.marker("windows", name).output for name in b.partitions]
+    samples_file = b.run.path(TABLE)
+    upstream = b.marker("mixture", "all").files[TABLE]
+    packing = c.packing.model_dump(exclude={"validation_share"})
     dims = model_dims(c)
-    fingerprint = content_id("plan", upstream, c.packing.model_dump(), c.seed, asdict(dims), plan_identity(c))
+    fingerprint = content_id("plan", upstream, packing, c.seed, asdict(dims), plan_identity(c))
     if b.run.is_done("plan", "all", fingerprint):
         return str(b.marker("plan", "all").facts["note"])
     b.run.reopen("plan", "all")
