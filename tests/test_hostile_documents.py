@@ -200,7 +200,8 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     before = set(root.rglob("*"))
     arguments = ["build", str(folder), str(root / "manifest.jsonl"), "--out", str(root / "run"), "--workers", "2"]
     settings = [*QUICK, "ocr.engine=none", "synth.backend=file", f"synth.files={root / 'questions.jsonl'}"]
-    settings += [f"render.backend={request.param}", "windows.min_tokens=1", "packing.validation_share=0"]
+    settings += [f"render.backend={request.param}", "windows.min_tokens=1"]
+    settings += ["packing.validation_share=0", "mixture.tasks=null"]
     for setting in settings:
         arguments += ["--set", setting]
     here = os.getcwd()
