@@ -1,8 +1,8 @@
 """An order of ids that the ids alone decide, for millions of them: by a 64-bit hash, then by their text.
 
 Any such order will do: it makes a plan the same whatever order its table came in. Sorting hashes takes a quarter of the
-time of sorting texts, and finds ids that occur twice on the way. The hash is Fibonacci's multiplication over words of
-eight bytes, with a shift between; it need not withstand anybody, because ties are told apart by their text.
+time of sorting texts, and finds ids that occur twice on the way. The hash need not withstand anybody: ties are told
+apart by their text.
 """
 
 from __future__ import annotations
@@ -15,11 +15,6 @@ import pyarrow as pa
 
 IntArray = npt.NDArray[np.int64]
 HashArray = npt.NDArray[np.uint64]
-
-WORD = 8  # bytes
-CHUNK_BYTES = 32 << 20  # of padded ids held at once
-
-_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio, odd
 
 
 class RepeatedId(ValueError):
@@ -58,36 +53,36 @@ def _order_ties(ids: pa.Array, order: IntArray, tied: IntArray) -> None:
         order[start:stop] = [place for _, place in texts]
 
 
-def hash_ids(ids: pa.Array, seed: int = 0) -> HashArray:
-    """A 64-bit hash of each string, the same on every machine."""
-    array = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
-    array = array.cast(pa.large_string())
-    _, offset_buffer, data = array.buffers()
-    offsets = np.frombuffer(offset_buffer, dtype=np.int64)[array.offset : array.offset + len(array) + 1]
-    content = np.frombuffer(data, dtype=np.uint8) if data is not None else np.empty(0, dtype=np.uint8)
-    lengths = np.diff(offsets)
-    hashes = np.empty(len(array), dtype=np.uint64)
-    start = 0
-    while start < len(array):
-        width = -(-max(int(lengths[start : start + CHUNK_BYTES // WORD].max()), 1) // WORD) * WORD
-        stop = min(start + max(CHUNK_BYTES // width, 1), len(array))
-        padded = np.zeros((stop - start, width), dtype=np.uint8)
-        each, part = lengths[start:stop], content[offsets[start] : offsets[stop]]
-        if (each == each[0]).all():  # the same as below, four times as fast
-            padded[:, : each[0]] = part.reshape(len(each), -1)
-        else:
-            padded[np.arange(width) < each[:, None]] = part
-        hashes[start:stop] = _mix(padded.view("<u8"), each, seed)
-        start = stop
+def hash_ids(ids: pa.Array | pa.ChunkedArray, seed: int = 0) -> HashArray:
+    """A 64-bit hash of every id (a string) and the seed, the same on every machine, without a loop over ids.
+
+    The bytes of an id are folded eight at a time through the finaliser of splitmix64, its length first.
+    """
+    chunks = ids.chunks if isinstance(ids, pa.ChunkedArray) else [ids]
+    hashes = [_hash_chunk(chunk.cast(pa.large_string()), seed) for chunk in chunks if len(chunk)]
+    return np.concatenate(hashes) if hashes else np.empty(0, dtype=np.uint64)
+
+
+def _hash_chunk(texts: pa.Array, seed: int) -> HashArray:
+    _, offsets, data = texts.buffers()
+    ends = np.frombuffer(offsets, dtype=np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    raw = b"" if data is None else data.to_pybytes()
+    padded = np.frombuffer(raw + bytes(8), dtype=np.uint8)
+    words = np.ndarray((len(padded) - 7,), dtype="<u8", buffer=padded, strides=(1,))
+    starts, lengths = ends[:-1], np.diff(ends)
+    hashes = _mix(np.full(len(texts), seed % 2**64, dtype=np.uint64) ^ lengths.astype(np.uint64) << np.uint64(32))
+    rows, place = np.arange(len(texts)), 0
+    while len(rows := rows[lengths[rows] > place]):
+        word = words[starts[rows] + place].astype(np.uint64)
+        absent = np.maximum(place + 8 - lengths[rows], 0).astype(np.uint64) * np.uint64(8)
+        hashes[rows] = _mix(hashes[rows] ^ (word << absent))  # the bytes after the text are shifted out
+        place += 8
     return hashes
 
 
-def _mix(words: npt.NDArray[np.uint64], lengths: IntArray, seed: int) -> HashArray:
-    hashes = (lengths.astype(np.uint64) + np.uint64(seed) * _FACTOR + np.uint64(1)) * _FACTOR
-    for i, column in enumerate(words.T):
-        mixed = (hashes ^ (hashes >> np.uint64(32)) ^ column) * _FACTOR
-        held = lengths > i * WORD  # padding is no part of an id
-        hashes = mixed if held.all() else np.where(held, mixed, hashes)
-    hashes ^= hashes >> np.uint64(29)
-    hashes *= _FACTOR
-    return hashes ^ (hashes >> np.uint64(32))
+def _mix(values: HashArray) -> HashArray:
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: HashArray = values ^ (values >> np.uint64(31))
+    return mixed

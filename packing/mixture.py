@@ -30,11 +30,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from scipy.optimize import linprog
 
 from corpus.config import MixtureSettings
 from corpus.errors import ConfigError
+from packing.ids import HashArray
 from packing.mixture_report import REASONS, MixtureReport, Portion, percent, portions_of, rounded, shortfalls
 
 MIXTURE_VERSION = 1  # raise it when the same pool would give another mixture
@@ -51,14 +51,13 @@ REPORTED = (0, 32_768, 65_536, 98_304)  # starts of the buckets of a report when
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
-KeyArray = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
     """Every question that could be trained on, as columns: one entry a question, which has a sample of its own."""
 
-    key: KeyArray  # see `keys_of`
+    key: HashArray  # `hash_ids` of the sample ids and the seed
     task: IntArray  # index into `task_names`
     task_names: tuple[str, ...]
     window: IntArray  # any numbers; questions of one window have the same
@@ -79,41 +78,6 @@ class Mixture:
     left_out: IntArray  # indices of questions that are never used
     reason: IntArray  # of each of them, index into `REASONS`
     report: MixtureReport
-
-
-def keys_of(ids: pa.ChunkedArray, seed: int) -> KeyArray:
-    """A hash of every text and the seed, 64 bits, without a loop over texts.
-
-    The bytes of a text are folded eight at a time through the finaliser of splitmix64, its length first. An id of this
-    project is two words, 60 bits of SHA-256 in hex, so that keys are as good as random.
-    """
-    keys = [_chunk_keys(chunk, seed) for chunk in ids.cast(pa.large_string()).chunks if len(chunk)]
-    return np.concatenate(keys) if keys else np.empty(0, dtype=np.uint64)
-
-
-def _chunk_keys(texts: pa.Array, seed: int) -> KeyArray:
-    _, offsets, data = texts.buffers()
-    ends = np.frombuffer(offsets, dtype=np.int64)[texts.offset : texts.offset + len(texts) + 1]
-    raw = b"" if data is None else data.to_pybytes()
-    padded = np.frombuffer(raw + bytes(8), dtype=np.uint8)
-    words = np.ndarray((len(padded) - 7,), dtype="<u8", buffer=padded, strides=(1,))
-    starts, lengths = ends[:-1], np.diff(ends)
-    keys = _mix(np.full(len(texts), seed % 2**64, dtype=np.uint64) ^ lengths.astype(np.uint64) << np.uint64(32))
-    rows, place = np.arange(len(texts)), 0
-    while len(rows := rows[lengths[rows] > place]):
-        word = words[starts[rows] + place].astype(np.uint64)
-        absent = np.maximum(place + 8 - lengths[rows], 0).astype(np.uint64) * np.uint64(8)
-        keys[rows] = _mix(keys[rows] ^ (word << absent))  # the bytes after the text are shifted out
-        place += 8
-    return keys
-
-
-def _mix(values: KeyArray) -> KeyArray:
-    values = values + np.uint64(0x9E3779B97F4A7C15)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: KeyArray = values ^ (values >> np.uint64(31))
-    return mixed
 
 
 def mix(pool: Pool, settings: MixtureSettings, *, max_tokens: int, num_validation: int = 0) -> Mixture:

@@ -18,7 +18,8 @@ from corpus.config import MixtureSettings
 from corpus.errors import ConfigError
 from corpus.records import Rejected, content_id
 from corpus.store import schema_of, write_json, write_table
-from packing.mixture import MIXED, IntArray, Mixture, Pool, keys_of, mix
+from packing.ids import hash_ids
+from packing.mixture import MIXED, IntArray, Mixture, Pool, mix
 from packing.mixture_report import REASONS
 from packing.table import read_samples
 
@@ -58,7 +59,7 @@ def mix_table(pool: pa.Table, settings: MixtureSettings, *, seed: int, max_token
     code = np.empty(len(names), dtype=np.int64)
     code[in_order] = np.arange(len(names))
     columns_of = Pool(
-        key=keys_of(rows["sample_id"], seed),
+        key=hash_ids(rows["sample_id"], seed),
         task=code[task],
         task_names=tuple(names[i] for i in in_order),
         window=_windows(rows) if whole else np.arange(len(train)),

@@ -17,7 +17,8 @@ from corpus.config import MixtureSettings
 from corpus.errors import ConfigError
 from corpus.records import Sample, content_id
 from corpus.store import read_records, to_table
-from packing.mixture import Mixture, Pool, keys_of, mix
+from packing.ids import hash_ids
+from packing.mixture import Mixture, Pool, mix
 from packing.mixture_report import REASONS, format_mixture
 from packing.mixture_table import mix_file, mix_table, mixture_table, write_mixture
 
@@ -43,7 +44,7 @@ def pool_of(questions: Questions, seed: int = 0) -> Pool:
     window = np.array([w for *_, w in questions], dtype=np.int64)
     said = np.array([50 + n % 7 for n, _, _ in questions], dtype=np.int64)
     return Pool(
-        key=keys_of(ids, seed),
+        key=hash_ids(ids, seed),
         task=task,
         task_names=TASKS,
         window=window,
@@ -216,12 +217,12 @@ def test_another_seed_chooses_others() -> None:
 
 def test_keys_depend_on_text_and_seed_alone() -> None:
     texts = ["", "a", "a\0", "s0159abcdef012345", "12345678", "123456789", "Größe 東京", "x" * 300, "x" * 301]
-    keys = keys_of(pa.chunked_array([pa.array(texts)]), 7)
+    keys = hash_ids(pa.chunked_array([pa.array(texts)]), 7)
     assert len(set(keys.tolist())) == len(texts)
     cut = pa.chunked_array([pa.array(["zz", *texts[:4]]).slice(1), pa.array([], pa.string()), pa.array(texts[4:])])
-    assert keys_of(cut, 7).tolist() == keys.tolist() == [keys_of(pa.chunked_array([[t]]), 7)[0] for t in texts]
-    assert not set(keys_of(pa.chunked_array([pa.array(texts)]), 8).tolist()) & set(keys.tolist())
-    spread = keys_of(pa.chunked_array([[sample_id(i) for i in range(4_000)]]), 0) / 2.0**64
+    assert hash_ids(cut, 7).tolist() == keys.tolist() == [hash_ids(pa.chunked_array([[t]]), 7)[0] for t in texts]
+    assert not set(hash_ids(pa.chunked_array([pa.array(texts)]), 8).tolist()) & set(keys.tolist())
+    spread = hash_ids(pa.chunked_array([[sample_id(i) for i in range(4_000)]]), 0) / 2.0**64
     assert np.histogram(spread, bins=8, range=(0, 1))[0].min() > 400
 
 
