@@ -290,6 +290,19 @@ class ShardSettings(Settings):
     max_bytes: int = Field(1_000_000_000, ge=1_000_000, description="a new shard begins past this size")
 
 
+class ShortSettings(Settings):
+    """Conversations of your own, mixed in at a share."""
+
+    files: Texts = Field((), description="JSONL files of chat messages, with paths of images or without")
+    share: float = Field(0, ge=0, lt=1, description="of the tokens")
+
+
+class MixtureSettings(Settings):
+    """Which samples are trained on."""
+
+    short: ShortSettings = ShortSettings()
+
+
 class PackingSettings(Settings):
     """How samples become rows and rows become steps."""
 
@@ -340,6 +353,7 @@ class Config(Settings):
     messages: MessageSettings = MessageSettings()
     windows: WindowSettings = WindowSettings()
     shards: ShardSettings = ShardSettings()
+    mixture: MixtureSettings = MixtureSettings()
     packing: PackingSettings = PackingSettings()
     workers: WorkerSettings = WorkerSettings()
     storage: StorageSettings = StorageSettings()

@@ -113,6 +113,11 @@ def page_name(page: int, image_format: str = "jpeg") -> str:
     return f"p{page:04d}.{SUFFIXES[image_format]}"
 
 
+def image_name(index: int, image_format: str = "jpeg") -> str:
+    """Member name of an image of a conversation; `index` counts from 0."""
+    return f"i{index:04d}.{SUFFIXES[image_format]}"
+
+
 def dump_json(value: Any) -> bytes:
     """Compact JSON with sorted keys: the same value has the same bytes."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
@@ -179,13 +184,23 @@ class ShardReader:
         Raises:
             ConfigError: there is no such sample or page.
         """
-        members = self._find(key)
-        names = [page_name(page, image_format) for image_format in SUFFIXES]
-        return self.read(key, next((name for name in names if name in members), names[0]))
+        return self._read_any(key, [page_name(page, image_format) for image_format in SUFFIXES])
+
+    def read_image(self, key: str, index: int) -> bytes:
+        """The file of an image of a conversation, whatever its format; `index` counts from 0.
+
+        Raises:
+            ConfigError: there is no such sample or image.
+        """
+        return self._read_any(key, [image_name(index, image_format) for image_format in SUFFIXES])
 
     def read_json(self, key: str, name: str) -> Any:
         """One JSON member, decoded."""
         return json.loads(self.read(key, name))
+
+    def _read_any(self, key: str, names: list[str]) -> bytes:
+        members = self._find(key)
+        return self.read(key, next((name for name in names if name in members), names[0]))
 
     def _find(self, key: str) -> dict[str, tuple[str, int, int]]:
         if key not in self._where:

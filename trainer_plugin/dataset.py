@@ -18,7 +18,7 @@ from PIL import Image
 
 from corpus.config import MessageSettings
 from corpus.errors import ConfigError
-from corpus.messages import Message, build_messages
+from corpus.messages import Message, build_messages, short_messages
 from corpus.records import PlanEntry, Question, Sample, Window
 from corpus.shards import ShardReader
 from corpus.storage import path_of
@@ -34,7 +34,7 @@ class LoadedSample:
 
     @property
     def images(self) -> list[Image.Image]:
-        """The page images, in the order of the conversation."""
+        """The page images, or those of a conversation of the user's, in the order of the conversation."""
         parts = [part for message in self.messages for part in message["content"]]
         return [part["image"] for part in parts if part["type"] == "image"]
 
@@ -81,6 +81,8 @@ class PlanDataset:
     def load(self, sample_id: str) -> LoadedSample:
         """One sample with its pages decoded."""
         sample = self.samples[sample_id]
+        if sample.is_short:
+            return self._load_short(sample)
         window = Window(
             doc_id=sample.doc_id, index=sample.window, first_page=sample.first_page, num_pages=sample.num_pages
         )
@@ -89,12 +91,21 @@ class PlanDataset:
         questions = [record_from(Question, asked[i]) for i in sample.question_ids]
         images = []
         for page in range(sample.first_page, sample.first_page + sample.num_pages):
-            image = Image.open(io.BytesIO(shards.read_page(window.key, page)))
-            images.append(image.convert("RGB"))
+            images.append(_decoded(shards.read_page(window.key, page)))
         return LoadedSample(sample=sample, messages=build_messages(window, questions, self.settings, images))
+
+    def _load_short(self, sample: Sample) -> LoadedSample:
+        shards = self._reader()
+        stored = shards.read_json(sample.key, "messages.json")
+        images = [_decoded(shards.read_image(sample.key, i)) for i in range(sample.num_pages)]
+        return LoadedSample(sample=sample, messages=short_messages(stored, images))
 
     def _reader(self) -> ShardReader:
         """The shards, opened once a process: a forked worker must not share file positions with its parent."""
         if self._shards is None or self._shards[0] != os.getpid():
             self._shards = (os.getpid(), ShardReader(self.run))
         return self._shards[1]
+
+
+def _decoded(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data)).convert("RGB")

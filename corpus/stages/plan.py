@@ -5,6 +5,7 @@ from __future__ import annotations
 from corpus.config import Config
 from corpus.messages import message_fingerprint
 from corpus.records import content_id
+from corpus.stages import short
 from corpus.stages.state import Build
 from corpus.store import read_table
 from packing.cost import dims_of
@@ -16,7 +17,7 @@ def run(b: Build) -> str:
     c = b.config
     b.progress.stage("plan", 1, "plan")
     samples_file = b.run.path("samples.parquet")
-    upstream = [b.marker("windows", name).output for name in b.partitions]
+    upstream = [*(b.marker("windows", name).output for name in b.partitions), *short.output(b)]
     fingerprint = content_id("plan", upstream, c.packing.model_dump(), c.seed, c.model, plan_identity(c))
     if b.run.is_done("plan", "all", fingerprint):
         return str(b.marker("plan", "all").facts["note"])

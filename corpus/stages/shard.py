@@ -1,10 +1,8 @@
-"""Windows to shards, index and samples."""
+"""Windows to shards; then the index and the samples of the run, those of the short data with them."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import replace
-from pathlib import Path
 
 import PIL
 import pyarrow as pa
@@ -12,10 +10,10 @@ import pyarrow as pa
 from corpus import sharding
 from corpus.records import Question, Sample, Window, content_id
 from corpus.rundir import Marker
-from corpus.shards import Member
-from corpus.stages import windows
+from corpus.stages import short, windows
+from corpus.stages.index import index_schema, index_table
 from corpus.stages.state import Build, blame, stall_limit, time_limit
-from corpus.store import read_records, read_table, schema_of, write_records, write_table
+from corpus.store import read_records, read_table, to_table, write_table
 from corpus.workers import Failure, Task
 
 
@@ -35,14 +33,14 @@ def run(b: Build) -> str:
         faulty = _render(b, todo)
         cuts |= windows.run(b, faulty)
         todo = dict.fromkeys(faulty, "")
-    members = [_read_index(b.run.work("index", f"{n}.parquet")) for n in b.partitions]
-    write_table(b.run.path("shards", "index.parquet"), pa.concat_tables([_index_schema().empty_table(), *members]))
-    samples = [s for n in b.partitions for s in windows.partition_samples(b, n)]
-    share = b.config.packing.validation_share
-    samples = [replace(s, split="validation") if _in_validation(s.doc_id, share) else s for s in samples]
-    write_records(b.run.path("samples.parquet"), Sample, samples)
+    index_files = [*(b.run.work("index", f"{n}.parquet") for n in b.partitions), *short.index_files(b)]
+    members = [read_table(file, schema=index_schema()) for file in index_files]
+    write_table(b.run.path("shards", "index.parquet"), pa.concat_tables([index_schema().empty_table(), *members]))
+    asked = to_table(Sample, (s for n in b.partitions for s in windows.partition_samples(b, n)))
+    samples = _split(pa.concat_tables([asked, short.samples_table(b)]), b.config.packing.validation_share)
+    write_table(b.run.path("samples.parquet"), samples)
     num_windows = sum(len(c["windows"]) for m in cuts.values() for c in m.facts["cuts"].values())
-    return f"{num_windows} windows, {len(samples)} samples"
+    return f"{num_windows} windows, {samples.num_rows} samples"
 
 
 def _render(b: Build, todo: dict[str, str]) -> list[str]:
@@ -128,7 +126,7 @@ def _job(b: Build, name: str) -> sharding.ShardJob:
 
 def _finish(b: Build, name: str, fingerprint: str, result: sharding.Sharded) -> None:
     index = b.run.work("index", f"{name}.parquet")
-    write_table(index, _index_table(result))
+    write_table(index, index_table(result.files, result.members))
     files = [b.run.path("shards", f.shard) for f in result.files]
     for stale in set(b.run.path("shards").glob(f"{name}-*.tar")) - set(files):
         stale.unlink()
@@ -137,25 +135,14 @@ def _finish(b: Build, name: str, fingerprint: str, result: sharding.Sharded) -> 
     b.run.finish("shards", name, fingerprint, [*files, index], facts, known)
 
 
-def _index_schema() -> pa.Schema:
-    extra = [pa.field("shard_bytes", pa.int64()), pa.field("shard_sha256", pa.string())]
-    return pa.schema([*schema_of(Member), *extra])
-
-
-def _index_table(result: sharding.Sharded) -> pa.Table:
-    files = {f.shard: f for f in result.files}
-    rows = [
-        {"shard": m.shard, "key": m.key, "name": m.name, "offset": m.offset, "size": m.size,
-         "shard_bytes": files[m.shard].num_bytes, "shard_sha256": files[m.shard].sha256}
-        for m in result.members
-    ]  # fmt: skip
-    return pa.Table.from_pylist(rows, schema=_index_schema())
-
-
-def _read_index(file: Path) -> pa.Table:
-    return read_table(file, schema=_index_schema())
+def _split(samples: pa.Table, share: float) -> pa.Table:
+    """The samples with their column `split`."""
+    ids = samples["doc_id"].to_pylist()
+    split = ["validation" if _in_validation(doc_id, share) else "train" for doc_id in ids]
+    column = samples.schema.get_field_index("split")
+    return samples.set_column(column, samples.schema.field(column), pa.array(split, pa.string()))
 
 
 def _in_validation(doc_id: str, share: float) -> bool:
-    """By document and by its id alone, so that it never changes sides when others are added."""
+    """By document or conversation and by its id alone, so that it never changes sides when others are added."""
     return int(doc_id[8:16], 16) < share * 2**32
