@@ -28,7 +28,7 @@ from corpus.short_shards import MeasuredLine, ShortShards
 from corpus.stages.index import index_table
 from corpus.stages.state import Build, stall_limit, time_limit
 from corpus.store import read_records, read_table, schema_of, write_json, write_records, write_table
-from corpus.workers import Failure, Task
+from corpus.workers import WORKER_DIED, Failure, Task
 from packing import short
 from packing.lengths import load_counter
 
@@ -47,6 +47,8 @@ def run(b: Build) -> str:
     if not files:
         b.run.path("short.parquet").unlink(missing_ok=True)
         return ""
+    for name in b.short:
+        _forget_deaths(b, name)
     num_lines = sum(c.num_lines for c in found)
     b.progress.stage("short", 2 * num_lines, "lines")
     _measure(b)
@@ -200,13 +202,26 @@ def _blame(b: Build, stage: str, name: str, failure: Failure) -> None:
     if failure.pages_done >= b.short[name].num_lines or failure.pages_done in known:
         raise EngineError(f"{stage}: {failure.reason}: {failure.detail}; then run the same command again")
     known[failure.pages_done] = (failure.reason, failure.detail)
-    write_json(_problem_file(b, stage, name), sorted([i, *why] for i, why in known.items()))
+    _record_problems(b, stage, name, known)
 
 
 def _known_problems(b: Build, stage: str, name: str) -> Problems:
     file = _problem_file(b, stage, name)
     rows = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
     return {i: (reason, detail) for i, reason, detail in rows}
+
+
+def _forget_deaths(b: Build, name: str) -> None:
+    """A worker may have died for a reason outside of its line, so another build tries again."""
+    for stage in (MEASURE, WRITE):
+        known = _known_problems(b, stage, name)
+        lasting = {i: why for i, why in known.items() if why[0] != WORKER_DIED}
+        if lasting != known:
+            _record_problems(b, stage, name, lasting)
+
+
+def _record_problems(b: Build, stage: str, name: str, known: Problems) -> None:
+    write_json(_problem_file(b, stage, name), sorted([i, *why] for i, why in known.items()))
 
 
 def _problem_file(b: Build, stage: str, name: str) -> Path:
