@@ -8,6 +8,7 @@ of it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from corpus.store import plain, read_records
 
 STAGE_VERSION = 1  # raise it when the same lines should be written anew
 MAX_DETAIL_CHARS = 300
+TELL_EVERY_S = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +43,7 @@ class ShortJob:
     """One chunk to write.
 
     `lines_file`: its `MeasuredLine` records. `copies`: lines that repeat another one -> which. `problems`: lines that a
-    worker failed at, counted from 0 in the chunk -> why.
+    worker failed at, counted from 0 in the chunk -> why. `one_by_one`: as `LineProgress` has it.
     """
 
     chunk: Chunk
@@ -53,6 +55,7 @@ class ShortJob:
     model: str
     render: RenderSettings
     max_bytes: int
+    one_by_one: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,17 +74,43 @@ def reject(chunk: Chunk, line: int, error: DocumentError) -> Rejected:
     return Rejected(id=f"{chunk.label}:{line}", stage="short", reason=error.reason, detail=detail)
 
 
+class LineProgress:
+    """Tells of lines that are done, many at a time: each message makes the parent look at all its workers.
+
+    `one_by_one`: tell of each, so that the line at which a worker fails is known.
+    """
+
+    def __init__(self, progress: Callable[[int], None], one_by_one: bool) -> None:
+        self._progress = progress
+        self._every_s = 0.0 if one_by_one else TELL_EVERY_S
+        self._lines = 0
+        self._told = time.monotonic()
+
+    def advance(self) -> None:
+        """One more line is done."""
+        self._lines += 1
+        if time.monotonic() >= self._told + self._every_s:
+            self.tell()
+
+    def tell(self) -> None:
+        """Tell of what was not told yet."""
+        self._progress(self._lines)
+        self._lines, self._told = 0, time.monotonic()
+
+
 def write_chunk(job: ShortJob, progress: Callable[[int], None]) -> ShortShards:
     """Write every measured line of a chunk; each line of the chunk counts as one unit of progress."""
+    told = LineProgress(progress, job.one_by_one)
     samples: list[Sample] = []
     rejected: list[Rejected] = []
-    content = _conversations(job, samples, rejected, progress)
+    content = _conversations(job, samples, rejected, told)
     files, members = write_shards(job.folder, job.prefix, content, job.max_bytes)
+    told.tell()
     return ShortShards(files=tuple(files), members=tuple(members), samples=tuple(samples), rejected=tuple(rejected))
 
 
 def _conversations(
-    job: ShortJob, samples: list[Sample], rejected: list[Rejected], progress: Callable[[int], None]
+    job: ShortJob, samples: list[Sample], rejected: list[Rejected], told: LineProgress
 ) -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
     measured = {m.line: m for m in read_records(job.lines_file, MeasuredLine)}
     for i, (number, line) in enumerate(read_chunk(job.chunk)):
@@ -97,7 +126,7 @@ def _conversations(
             else:
                 samples.append(measured[number].sample)
                 yield measured[number].sample.key, members
-        progress(1)
+        told.advance()
 
 
 def _members(job: ShortJob, measured: MeasuredLine, conversation: Conversation) -> list[tuple[str, bytes]]:

@@ -17,7 +17,7 @@ from corpus.config import Config
 from corpus.errors import DocumentError
 from corpus.messages import message_fingerprint
 from corpus.records import SHORT_TASK, PageGrid, Rejected, Sample, content_id
-from corpus.short_shards import MeasuredLine, reject
+from corpus.short_shards import LineProgress, MeasuredLine, reject
 from corpus.vision_tokens import FAMILIES, num_image_tokens
 from packing.lengths import IMAGE_FRAME_TOKENS, TextCounter, conversation_length, load_counter
 
@@ -26,11 +26,16 @@ STAGE_VERSION = 1  # raise it when the same line should be read otherwise
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasureJob:
-    """One chunk to measure. `problems`: lines that a worker failed at, counted from 0 in the chunk -> why."""
+    """One chunk to measure.
+
+    `problems`: lines that a worker failed at, counted from 0 in the chunk -> why. `one_by_one`: as `LineProgress` has
+    it.
+    """
 
     chunk: Chunk
     problems: dict[int, tuple[str, str]]
     config: Config
+    one_by_one: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +50,7 @@ class MeasuredChunk:
 def measure_chunk(job: MeasureJob, progress: Callable[[int], None]) -> MeasuredChunk:
     """Measure every line; each counts as one unit of progress."""
     counter = load_counter(job.config.tokenizer)
+    told = LineProgress(progress, job.one_by_one)
     lines, rejected = [], []
     seen: dict[str, Seen] = {}
     for i, (number, line) in enumerate(read_chunk(job.chunk)):
@@ -56,7 +62,8 @@ def measure_chunk(job: MeasureJob, progress: Callable[[int], None]) -> MeasuredC
             lines.append(measure_line(line, number, job.chunk.folder, job.config, counter, seen))
         except DocumentError as e:
             rejected.append(reject(job.chunk, number, e))
-        progress(1)
+        told.advance()
+    told.tell()
     return MeasuredChunk(lines=tuple(lines), rejected=tuple(rejected), seen=tuple(seen[path] for path in sorted(seen)))
 
 

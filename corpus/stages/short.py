@@ -2,14 +2,15 @@
 
 Lines are measured first and written second, because a line may repeat one of any chunk before: what is known by then is
 an id a line, eight bytes of memory each. A chunk is measured anew when its bytes, an image file's size or time, or a
-setting changed, and written anew when what was measured did. A line at which a worker fails is rejected, and its chunk
-done again without it.
+setting changed, and written anew when what was measured did. A chunk at which a worker fails is done
+again line by line, and then without the line at which it failed, which is rejected.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,14 +172,20 @@ def _run(
         else:
             waiting.append(name)
     function, job = work
+    searched: set[str] = set()  # chunks whose line at fault is looked for
     while waiting:
-        tasks = (_task(b, stage, name, fingerprint(name), function, job(name)) for name in waiting)
+        tasks = (
+            _task(b, stage, name, fingerprint(name), function, replace(job(name), one_by_one=name in searched))
+            for name in waiting
+        )
         again = []
         for outcome in b.pool.run(tasks, lambda lines: b.progress.advance(units=lines)):
             name, made = outcome.key
             if isinstance(outcome.value, Failure):
                 b.progress.advance(units=-outcome.value.pages_done)
-                _blame(b, stage, name, outcome.value)
+                if name in searched:
+                    _blame(b, stage, name, outcome.value)
+                searched.add(name)
                 again.append(name)
             else:
                 finish(name, made, outcome.value)
