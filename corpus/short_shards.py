@@ -27,6 +27,7 @@ from corpus.store import plain, read_records
 STAGE_VERSION = 1  # raise it when the same lines should be written anew
 MAX_DETAIL_CHARS = 300
 TELL_EVERY_S = 0.2
+MAX_LICENSES = 20  # that are told of a file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +67,7 @@ class ShortShards:
     members: tuple[Member, ...]
     samples: tuple[Sample, ...]
     rejected: tuple[Rejected, ...]
+    licenses: tuple[str, ...]  # of the samples, the first few
 
 
 def reject(chunk: Chunk, line: int, error: DocumentError) -> Rejected:
@@ -102,15 +104,22 @@ def write_chunk(job: ShortJob, progress: Callable[[int], None]) -> ShortShards:
     """Write every measured line of a chunk; each line of the chunk counts as one unit of progress."""
     told = LineProgress(progress, job.one_by_one)
     samples: list[Sample] = []
+    licenses: set[str] = set()
     rejected: list[Rejected] = []
-    content = _conversations(job, samples, rejected, told)
+    content = _conversations(job, samples, licenses, rejected, told)
     files, members = write_shards(job.folder, job.prefix, content, job.max_bytes)
     told.tell()
-    return ShortShards(files=tuple(files), members=tuple(members), samples=tuple(samples), rejected=tuple(rejected))
+    return ShortShards(
+        files=tuple(files),
+        members=tuple(members),
+        samples=tuple(samples),
+        rejected=tuple(rejected),
+        licenses=tuple(sorted(licenses)[:MAX_LICENSES]),
+    )
 
 
 def _conversations(
-    job: ShortJob, samples: list[Sample], rejected: list[Rejected], told: LineProgress
+    job: ShortJob, samples: list[Sample], licenses: set[str], rejected: list[Rejected], told: LineProgress
 ) -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
     measured = {m.line: m for m in read_records(job.lines_file, MeasuredLine)}
     for i, (number, line) in enumerate(read_chunk(job.chunk)):
@@ -120,11 +129,13 @@ def _conversations(
                     raise DocumentError("duplicate", f"says the same as {job.copies[number]}")
                 if i in job.problems:
                     raise DocumentError(*job.problems[i])
-                members = _members(job, measured[number], parse_line(line))
+                conversation = parse_line(line)
+                members = _members(job, measured[number], conversation)
             except DocumentError as e:
                 rejected.append(reject(job.chunk, number, e))
             else:
                 samples.append(measured[number].sample)
+                licenses.add(conversation.license)
                 yield measured[number].sample.key, members
         told.advance()
 

@@ -142,6 +142,7 @@ def test_every_line_ends_kept_or_rejected_with_a_reason(undisturbed: Path) -> No
     facts = [(f.file, f.num_lines, f.num_kept, f.num_rejected, f.num_images)
              for f in read_records(undisturbed / "short.parquet", ShortFile)]  # fmt: skip
     assert facts == [("first.jsonl", 6, 3, 3, 3), ("second.jsonl", 4, 2, 2, 1)]
+    assert [f.licenses for f in read_records(undisturbed / "short.parquet", ShortFile)] == [("", "CC0"), ("",)]
     details = {r.id: r.detail for r in read_records(undisturbed / "rejected.parquet", Rejected)}
     assert details["second.jsonl:2"] == "says the same as first.jsonl:1"
     assert details["second.jsonl:4"] == "says the same as second.jsonl:3"
@@ -380,6 +381,7 @@ def test_the_report_and_the_card_count_lines(undisturbed: Path) -> None:
     html, card = ((undisturbed / name).read_text() for name in ("report.html", "README.md"))
     assert "Short data" in html and "short: duplicate" in html
     assert "| lines kept of `first.jsonl` | 3 of 6 |" in card and "short.parquet" in card
+    assert "`not stated, CC0`" in card
 
 
 def test_a_hostile_conversation_is_shown_as_text(copied: Path) -> None:

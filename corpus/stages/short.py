@@ -1,7 +1,7 @@
 """Chat files to samples and shards, a chunk of lines at a time.
 
 Lines are measured first and written second, because a line may repeat one of any chunk before: what is known by then is
-an id a line, eight bytes of memory each. A chunk is measured anew when its bytes, an image file's size or time, or a
+an id a line, some fifty bytes of memory each. A chunk is measured anew when its bytes, an image file's size or time, or a
 setting changed, and written anew when what was measured did. A chunk at which a worker fails is done
 again line by line, and then without the line at which it failed, which is rejected.
 """
@@ -9,7 +9,7 @@ again line by line, and then without the line at which it failed, which is rejec
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -151,6 +151,7 @@ def _finish(b: Build, name: str, made: str, result: ShortShards) -> None:
         "rejected": len(result.rejected),
         "images": sum(s.num_pages for s in result.samples),
         "tokens": sum(s.num_tokens for s in result.samples),
+        "licenses": result.licenses,
     }
     known = {f"shards/{f.shard}": f.sha256 for f in result.files}
     b.run.finish(WRITE, name, made, [*archives, *(_file(b, kind, name) for kind in kinds)], facts, known)
@@ -269,10 +270,11 @@ def _copies(b: Build) -> dict[str, dict[int, str]]:
     return found
 
 
-def _account(b: Build) -> Iterable[ShortFile]:
+def _account(b: Build) -> list[ShortFile]:
     """One row a chat file; and the proof that no line was lost."""
     rows = {label: dict.fromkeys(("num_bytes", "num_lines", "num_kept", "num_rejected", "num_images", "num_tokens"), 0)
             for label in labelled(b.config.mixture.short.files).values()}  # fmt: skip
+    licenses: dict[str, set[str]] = {label: set() for label in rows}
     for name, chunk in b.short.items():
         measured, written = b.marker(MEASURE, name).facts, b.marker(WRITE, name).facts
         rejected = measured["rejected"] + written["rejected"]
@@ -284,4 +286,8 @@ def _account(b: Build) -> Iterable[ShortFile]:
         row["num_rejected"] += rejected
         row["num_images"] += written["images"]
         row["num_tokens"] += written["tokens"]
-    return [ShortFile(file=label, **row) for label, row in rows.items()]
+        licenses[chunk.label] |= set(written["licenses"])
+    return [
+        ShortFile(file=label, licenses=tuple(sorted(licenses[label])[: short_shards.MAX_LICENSES]), **row)
+        for label, row in rows.items()
+    ]
