@@ -1,9 +1,9 @@
 """Chat files to samples and shards, a chunk of lines at a time.
 
 Lines are measured first and written second, because a line may repeat one of any chunk before: what is known by then is
-an id a line, some fifty bytes of memory each. A chunk is measured anew when its bytes, an image file's size or time, or a
-setting changed, and written anew when what was measured did. A chunk at which a worker fails is done
-again line by line, and then without the line at which it failed, which is rejected.
+an id a line, some fifty bytes of memory each. A chunk is measured anew when its bytes, an image file's size or time, or
+a setting changed, and written anew when what was measured did. A chunk at which a worker fails is done again line by
+line, and then without the line at which it failed, which is rejected.
 """
 
 from __future__ import annotations
