@@ -88,7 +88,7 @@ def build(
     password: str | None,
     quiet: bool,
 ) -> None:
-    """Build a corpus: ingest, parse, clean, synthesise, shard, plan, report.
+    """Build a corpus: ingest, parse, clean, synthesise, short, shard, plan, report.
 
     INPUT is a PDF file, a folder (searched for .pdf files), a glob, or a manifest (.jsonl or .parquet with a
     column `uri` and optionally license, title, language, source). Each may be a URL (s3://, gs://, https://).

@@ -324,9 +324,9 @@ class CostSettings(Settings):
 
 
 class ShortSettings(Settings):
-    """Short instruction data beside the long samples."""
+    """Conversations of your own, mixed in at a share."""
 
-    files: Texts = Field((), description="files of chat messages")
+    files: Texts = Field((), description="JSONL files of chat messages, with paths of images or without")
     share: float = Field(0, ge=0, lt=1, description="of all tokens that are trained on; the recipe's option is 0.4")
 
 

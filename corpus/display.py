@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # importing it would load PyMuPDF
 
 BAR_WIDTH = 32
 MAX_MATCHES = 10
-SEVERAL_LINES = ("question", "answer", "quote")
+SEVERAL_LINES = ("question", "answer", "quote", "said")
 MAX_QUOTE_CHARS = 300
 
 
@@ -75,6 +75,9 @@ def _print_run(out: Console, found: Mapping[str, Any]) -> None:
         f"pages      {pages['in']:,} in, {pages['in_windows']:,} in windows, {pages['ocr']:,} read by OCR{doubtful}"
     )
     _print_counts(out, pages["left_out"], "left out")
+    for f in found["short"]:
+        kept = f"{f['num_kept']:,} of {f['num_lines']:,} lines kept, {f['num_images']:,} images"
+        out.print(f"short data {f['file']}: {kept}, {f['num_tokens']:,} tokens")
     out.print(f"shards     {found['shards']['count']}, {_size(found['shards']['bytes'])}")
     kind = "exact" if samples["tokens_exact"] else "upper bound: no tokenizer given"
     out.print(f"samples    {samples['count']:,}, {samples['tokens']:,} tokens ({kind})")
@@ -152,14 +155,20 @@ def _print_plan(out: Console, found: Mapping[str, Any]) -> None:
 def print_sample(found: Mapping[str, Any]) -> None:
     """One sample, readable."""
     out, found = Console(highlight=False, soft_wrap=True, emoji=False), _harmless(found)
-    last = found["first_page"] + found["num_pages"]
     out.print(f"[bold]sample[/] {found['sample_id']}  {found['task']}, {found['split']}")
-    out.print(f"document   {found['doc_id']}  {found['uri']}")
-    out.print(f"window     pages {found['first_page'] + 1}-{last}")
+    if "turns" in found:
+        out.print(f"chat       {found['doc_id']}  {found['file']}, line {found['line']}")
+    else:
+        last = found["first_page"] + found["num_pages"]
+        out.print(f"document   {found['doc_id']}  {found['uri']}")
+        out.print(f"window     pages {found['first_page'] + 1}-{last}")
     out.print(f"tokens     {found['num_tokens']:,}, {found['num_supervised']} supervised")
     place = found["plan"]
     if place:
         out.print(f"plan       step {place['step']}, row {place['row']}, position {place['position']}")
+    if "turns" in found:
+        _print_turns(out, found)
+        return
     for q in found["questions"]:
         out.print(f"\n[bold]Q[/] {q['question']}")
         out.print(f"[bold]A[/] {q['answer']}  [dim]({q['answer_format']}, {q['generator']})[/]")
@@ -172,6 +181,14 @@ def print_sample(found: Mapping[str, Any]) -> None:
     for p in found["pages"]:
         if p["low_confidence"]:
             out.print(f"  page {p['page']} was read with low confidence: {p['ocr_confidence']:.2f}")
+
+
+def _print_turns(out: Console, found: Mapping[str, Any]) -> None:
+    for turn in found["turns"]:
+        out.print(f"\n[bold]{turn['role']}[/] {turn['said']}")
+    if found["images"]:
+        out.print("\n[bold]images[/]")
+        _print_counts(out, Counter(f"{i['width']} x {i['height']} px" for i in found["images"]), "")
 
 
 def _harmless(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpus.errors import ConfigError
-from corpus.records import CHECKS, LedgerEntry, Page, Question, Sample
+from corpus.records import CHECKS, SHORT_TASK, LedgerEntry, Page, Question, Sample, ShortFile
+from corpus.shards import ShardReader
 from corpus.store import parquet_source, plain, read_records, read_table
 
 TOKEN_EDGES = (32_768, 49_152, 65_536, 81_920, 98_304, 114_688)
@@ -70,7 +71,8 @@ def describe_run(run: Path) -> dict[str, Any]:
         for x in e.left_out:
             left_out[x.reason.partition(":")[0]] += x.num_pages
     samples = _sample_columns(run / "samples.parquet")
-    windows = {(d, w): n for d, w, n in zip(samples["doc_id"], samples["window"], samples["num_pages"], strict=True)}
+    rows = zip(samples["doc_id"], samples["window"], samples["num_pages"], samples["task"], strict=True)
+    windows = {(d, w): n for d, w, n, task in rows if task != SHORT_TASK}
     return {
         "kind": "run",
         "complete": about["complete"],
@@ -97,6 +99,7 @@ def describe_run(run: Path) -> dict[str, Any]:
             "tokens_exact": all(samples["tokens_exact"]),
             "token_histogram": histogram(samples["num_tokens"], TOKEN_EDGES),
         },
+        "short": _short_facts(run),
         "questions": _question_facts(run),
         "spent": about.get("spent", {}),
         "rejected": rejections(run),
@@ -105,6 +108,12 @@ def describe_run(run: Path) -> dict[str, Any]:
         "mixture": mixture_report(run),
         "plan": _plan_report(run),
     }
+
+
+def _short_facts(run: Path) -> list[dict[str, Any]]:
+    """What became of every chat file."""
+    file = run / "short.parquet"
+    return [plain(f) for f in read_records(file, ShortFile)] if file.is_file() else []
 
 
 def _question_facts(run: Path) -> dict[str, Any]:
@@ -277,6 +286,32 @@ def describe_sample(path: Path, sample_id: str) -> dict[str, Any]:
         raise ConfigError(f"{what} {sample_id!r}; for example: {shown}")
     only = [("sample_id", "=", matches[0])]
     sample = read_records(file_of[matches[0]], Sample, filters=only)[0]
+    facts = plain(sample)
+    del facts["grids"]
+    found = {"kind": "sample", **facts, "plan": _place(path, sample)}
+    return found | (_conversation(path, sample) if sample.is_short else _window(path, about, sample))
+
+
+def _conversation(run: Path, sample: Sample) -> dict[str, Any]:
+    """Where a conversation of the user's came from, and what is said in it."""
+    with ShardReader(run) as shards:
+        about, messages = shards.read_json(sample.key, "json"), shards.read_json(sample.key, "messages.json")
+    return {
+        "file": about["file"],
+        "line": about["line"],
+        "license": about["license"],
+        "source": about["source"],
+        "turns": [{"role": m["role"], "said": "".join(map(_said, m["content"]))} for m in messages],
+        "images": [{"height": g.height, "width": g.width} for g in sample.grids],
+    }
+
+
+def _said(part: dict[str, Any]) -> str:
+    return str(part["text"]) if part["type"] == "text" else f"[image {part['image'] + 1}]"
+
+
+def _window(path: Path, about: dict[str, Any], sample: Sample) -> dict[str, Any]:
+    """The window of a sample of a document: its questions and pages."""
     of_document = [("doc_id", "=", sample.doc_id)]
     entry = next(e for e in read_records(path / "ledger.parquet", LedgerEntry) if e.doc_id == sample.doc_id)
     asked = {
@@ -298,16 +333,8 @@ def describe_sample(path: Path, sample_id: str) -> dict[str, Any]:
         if 0 <= p.index - sample.first_page < sample.num_pages
         for g in (sample.grids[p.index - sample.first_page],)
     ]
-    facts = plain(sample)
-    del facts["grids"]
-    return {
-        "kind": "sample",
-        **facts,
-        "uri": entry.uri,
-        "questions": [asked[i] for i in sample.question_ids if i in asked],
-        "pages": pages,
-        "plan": _place(path, sample),
-    }
+    questions = [asked[i] for i in sample.question_ids if i in asked]
+    return {"uri": entry.uri, "questions": questions, "pages": pages}
 
 
 def _place(run: Path, sample: Sample) -> dict[str, int] | None:

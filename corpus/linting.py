@@ -18,7 +18,8 @@ from PIL import Image
 
 from corpus.inspection import BrokenPromise, plan_file, read_run_json
 from corpus.ledger import assert_conserved
-from corpus.records import LedgerEntry, Question, Sample
+from corpus.messages import short_messages
+from corpus.records import LedgerEntry, Question, Rejected, Sample, ShortFile
 from corpus.shard_index import ShardIndex
 from corpus.shards import ShardReader
 from corpus.store import file_xxh128, has_digest, read_records, read_table
@@ -39,6 +40,7 @@ def lint_run(run: Path) -> dict[str, str]:
         "shards": _check_shards,
         "index": _check_index,
         "samples": _check_samples,
+        "short": _check_short,
         "mixture": _check_mixture,
         "plan": _check_plan,
     }
@@ -115,7 +117,7 @@ def _check_index(run: Path) -> str:
 
 
 def _check_samples(run: Path) -> str:
-    """Every sample's window is in the shards, with its pages in their sizes and its questions."""
+    """Every sample's window is in the shards, with its pages in their sizes and its questions; so is a conversation."""
     samples = read_records(run / "samples.parquet", Sample)
     twice = [i for i, n in Counter(s.sample_id for s in samples).items() if n > 1]
     _require(not twice, f"samples: {twice[:1]} stands there more than once")
@@ -126,8 +128,12 @@ def _check_samples(run: Path) -> str:
     with ShardReader(run) as shards:
         keys = set(shards)
         for sample in samples:
-            key = f"{sample.doc_id}-w{sample.window:02d}"
+            key = sample.key
             _require(key in keys, f"sample {sample.sample_id}: no window {key} in the shards")
+            if sample.is_short:
+                seen.add((sample.doc_id, sample.window))
+                _check_conversation(shards, key, sample)
+                continue
             asked = {q["question_id"] for q in shards.read_json(key, "questions.json")}
             missing = [i for i in sample.question_ids if i not in asked or i not in accepted]
             _require(not missing, f"sample {sample.sample_id}: question {missing[:1]} is not in its window")
@@ -136,7 +142,9 @@ def _check_samples(run: Path) -> str:
                 _check_window(shards, key, sample)
         unused = keys - {f"{d}-w{w:02d}" for d, w in seen}
         _require(not unused, f"window {sorted(unused)[:1]} of the shards has no sample")
-    return f"{len(samples)} samples in {len(seen)} windows"
+    num_short = sum(s.is_short for s in samples)
+    conversations = f", {num_short} conversations" if num_short else ""
+    return f"{len(samples) - num_short} samples in {len(seen) - num_short} windows{conversations}"
 
 
 def _check_window(shards: ShardReader, key: str, sample: Sample) -> None:
@@ -186,6 +194,36 @@ def _check_mixture(run: Path) -> str:
         held_out == {s.sample_id for s in samples if s.split != "train"}, "mixture: it lacks samples for validation"
     )
     return f"{sum(used.values())} questions in {len(samples) - len(held_out)} samples, {len(left_out)} left out"
+
+
+def _check_conversation(shards: ShardReader, key: str, sample: Sample) -> None:
+    stored = shards.read_json(key, "messages.json")
+    _require(short_messages(stored) == stored, f"conversation {key} is not stored as it is read")
+    shown = [p["image"] for m in stored for p in m["content"] if p["type"] == "image"]
+    _require(shown == list(range(sample.num_pages)), f"conversation {key} shows images {shown[:5]}, not each one once")
+    for i, grid in enumerate(sample.grids):
+        size = Image.open(io.BytesIO(shards.read_image(key, i))).size
+        _require(size == (grid.width, grid.height), f"{key}: image {i + 1} is {size}, samples say {grid}")
+
+
+def _check_short(run: Path) -> str:
+    """Every line of a chat file was kept or refused, and both stand where they should."""
+    file = run / "short.parquet"
+    files = read_records(file, ShortFile) if file.is_file() else []
+    for f in files:
+        _require(
+            f.num_lines == f.num_kept + f.num_rejected, f"short: {f.file}: {f.num_lines} lines, not all accounted for"
+        )
+    kept = [s for s in read_records(run / "samples.parquet", Sample) if s.is_short]
+    refused = read_records(run / "rejected.parquet", Rejected, filters=[("stage", "=", "short")])
+    for what, rows, said in (
+        ("samples", len(kept), sum(f.num_kept for f in files)),
+        ("rejections", len(refused), sum(f.num_rejected for f in files)),
+        ("images", sum(s.num_pages for s in kept), sum(f.num_images for f in files)),
+        ("tokens", sum(s.num_tokens for s in kept), sum(f.num_tokens for f in files)),
+    ):
+        _require(rows == said, f"short: {rows} {what}, short.parquet says {said}")
+    return f"{sum(f.num_lines for f in files)} lines of {len(files)} chat files accounted for" if files else "none"
 
 
 def _check_plan(run: Path) -> str:

@@ -4,7 +4,7 @@ One user turn holds every page, each preceded by its label, then the question; t
 Further questions follow as further turns. Labels count pages of the document from 1, also in a later window.
 
 Text that comes from documents may spell a control token of the chat format ("<|im_end|>"): it is broken up here, so
-that a page can neither end a turn nor claim an image.
+that a page can neither end a turn nor claim an image. The same holds for conversations of the user's (short data).
 """
 
 from __future__ import annotations
@@ -68,8 +68,42 @@ def spoken_answer(question: Question) -> str:
     return _harmless(ANSWER_SEPARATOR.join(json.loads(question.answer)) if is_list else question.answer)
 
 
+def short_messages(stored: Sequence[Message], images: Sequence[Any] | None = None) -> list[Message]:
+    """A conversation of the user's, from the form in which a shard stores it; what this returns is that form too.
+
+    Texts that follow each other become one, so that no control token hides in the seam; white space at the ends of a
+    turn goes, and so does a text of which nothing is left.
+
+    Args:
+        stored: turns whose content is a list of parts; an image part holds its index in the conversation.
+        images: what stands for each index (a PIL image, a path); by default the index itself.
+    """
+    messages = []
+    for turn in stored:
+        parts: list[Message] = []
+        for part in turn["content"]:
+            if part["type"] == "image":
+                parts.append({"type": "image", "image": part["image"] if images is None else images[part["image"]]})
+            elif parts and parts[-1]["type"] == "text":
+                parts[-1]["text"] += part["text"]
+            else:
+                parts.append({"type": "text", "text": part["text"]})
+        for i, part in enumerate(parts):
+            if part["type"] == "text":
+                text = _broken_up(part["text"])
+                text = text.lstrip() if i == 0 else text
+                part["text"] = text.rstrip() if i == len(parts) - 1 else text
+        kept = [p for p in parts if p["type"] == "image" or p["text"]]
+        messages.append({"role": turn["role"], "content": kept})
+    return messages
+
+
 def _harmless(text: str) -> str:
-    return text.replace("<|", "< |").strip()
+    return _broken_up(text).strip()
+
+
+def _broken_up(text: str) -> str:
+    return text.replace("<|", "< |")
 
 
 def message_fingerprint(settings: MessageSettings) -> str:

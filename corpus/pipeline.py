@@ -1,5 +1,7 @@
 """The build: documents -> pages -> those that stay -> questions -> windows and shards -> mixture -> plan -> report.
 
+Conversations of the user's (short data) join the samples beside those of the documents.
+
 With `corpus.stages` and `corpus.cli`, the composition root: nothing else in `corpus` knows `synth` and `packing`. Each
 stage asks which partitions are not done, lets workers do those, and marks each one last; a kill at any moment costs
 what was in flight. What a partition contains depends on its documents and the settings of its stage, never on workers.
@@ -16,8 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 import corpus
 from corpus.benchmark_sets import read_benchmarks
+from corpus.chat_chunks import labelled
 from corpus.config import Config
 from corpus.ingest import expand_inputs
 from corpus.ledger import make_ledger
@@ -27,10 +32,10 @@ from corpus.records import STAGES, LedgerEntry, Question, Rejected
 from corpus.report import write_report
 from corpus.rundir import RunDir
 from corpus.sharding import renderer_version
-from corpus.stages import ask, clean, ingest, mixture, parse, plan, shard, synthesise
+from corpus.stages import ask, clean, ingest, mixture, parse, plan, shard, short, synthesise
 from corpus.stages.state import Build
 from corpus.storage import path_of
-from corpus.store import read_records, read_table, write_json, write_records
+from corpus.store import read_records, read_table, schema_of, to_table, write_json, write_records, write_table
 from corpus.vision_tokens import FAMILIES
 from corpus.workers import WorkerPool
 from packing.lengths import check_template, load_counter
@@ -85,6 +90,7 @@ def build(
     check_template(load_counter(config.tokenizer), FAMILIES[config.model])  # a mistake shows now, not after an hour
     plan.model_dims(config)
     read_question_files(config.synth.files)
+    labelled(config.mixture.short.files)
     ask.check(config.synth)
     benchmark = read_benchmarks(config.clean.decontaminate, config.storage)
     renderer_version(config.render.backend)
@@ -98,6 +104,7 @@ def build(
             "parse": lambda: parse.run(state),
             "clean": lambda: clean.run(state),
             "synthesise": lambda: synthesise.run(state),
+            "short": lambda: short.run(state),
             "shard": lambda: shard.run(state),
             "mixture": lambda: mixture.run(state),
             "plan": lambda: plan.run(state),
@@ -107,7 +114,8 @@ def build(
         try:
             for stage, step in steps.items():
                 started = time.monotonic()
-                progress.end(step())
+                if note := step():
+                    progress.end(note)
                 state.seconds[stage] = round(time.monotonic() - started, 3)
                 if stage == until:
                     break
@@ -176,9 +184,11 @@ def _write_rejected(b: Build, ledger: Iterable[LedgerEntry], reached: int) -> No
             ]
     if reached >= STAGES.index("shard"):
         names += [f"shard-{name}" for name in b.partitions]
-    for name in names:
-        rows += read_records(b.run.work("rejected", f"{name}.parquet"), Rejected)
-    write_records(b.run.path("rejected.parquet"), Rejected, rows)
+    files = [b.run.work("rejected", f"{name}.parquet") for name in names]
+    if reached >= STAGES.index("short"):
+        files += short.rejected_files(b)
+    tables = [to_table(Rejected, rows), *(read_table(file, schema=schema_of(Rejected)) for file in files)]
+    write_table(b.run.path("rejected.parquet"), pa.concat_tables(tables))
 
 
 def _recorded(run: RunDir) -> dict[str, Any]:

@@ -33,7 +33,8 @@ TEXT_CHECKS = (  # of a model's question, the cheap ones first
 )
 MODEL_CHECKS = ("closed-book", "leakage", "agreement", "ambiguity")  # these need answers of a model
 CHECKS = TEXT_CHECKS + MODEL_CHECKS
-STAGES = ("ingest", "parse", "clean", "synthesise", "shard", "mixture", "plan", "report")
+STAGES = ("ingest", "parse", "clean", "synthesise", "short", "shard", "mixture", "plan", "report")
+SHORT_TASK = "short"  # the task of a conversation that is the user's own
 
 Status = Literal["kept", "rejected"]
 Split = Literal["train", "validation"]
@@ -270,6 +271,30 @@ class Sample:
     tokens_exact: bool  # False where num_tokens is an upper bound, because no tokenizer was given
     grids: tuple[PageGrid, ...]  # one a page of the window
     turn_tokens: int = 0  # what its one question adds as a further turn of another sample; 0 of several questions
+
+    @property
+    def key(self) -> str:
+        """Name of its window's sample, or of its conversation's, in the tar."""
+        return f"{self.doc_id}-w{self.window:02d}"
+
+    @property
+    def is_short(self) -> bool:
+        """A conversation of the user's: `doc_id` is its id, and its images count as pages."""
+        return not self.question_ids
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShortFile:
+    """What became of a chat file: `num_lines` = `num_kept` + `num_rejected`, blank lines not counted."""
+
+    file: str  # its name; more of its path where another one has the same
+    num_bytes: int
+    num_lines: int
+    num_kept: int
+    num_rejected: int
+    num_images: int  # of the conversations that were kept
+    num_tokens: int  # of the conversations that were kept
+    licenses: tuple[str, ...]  # that the kept lines state, '' among them where one states none; at most 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

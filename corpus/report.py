@@ -71,6 +71,10 @@ def _facts(run: Path) -> dict[str, Any]:
         "matched": [{k: clean(v) for k, v in r.items()} for r in described["matched"]],
         "licenses": dict(Counter(clean(e.license) or "not stated" for e in kept).most_common()),
         "languages": dict(Counter(clean(e.language) or "not stated" for e in kept).most_common()),
+        "short": [
+            {**f, "file": clean(f["file"]), "licenses": [clean(name) or "not stated" for name in f["licenses"]]}
+            for f in described["short"]
+        ],
         "examples": _examples(run, {e.doc_id: clean(Path(e.uri).name) for e in kept}),
     }
 

@@ -36,7 +36,10 @@ OWNED = {  # the files that a stage writes for a partition, by glob
     "questions": ("questions/p*.parquet", ".state/rejected/synthesise-p*.parquet"),
     "windows": (".state/samples/p*.parquet", ".state/rejected/shard-p*.parquet"),
     "shards": ("shards/p*.tar", ".state/index/p*.parquet"),
+    "conversations": (".state/conversations/*.parquet",),
+    "short": ("shards/short-*.tar", ".state/short/*.parquet"),
 }
+PARTITION = r"p\d{4,}|\d{6,}"  # of documents; of short data
 FORMAT = 1  # raise it when an older run directory can no longer be continued
 
 
@@ -213,9 +216,9 @@ class RunDir:
         """Remove what a stage left of partitions that no document falls into any more, finished or not."""
         kept = set(keep)
         self._sound = {key: marker for key, marker in self._sound.items() if key[0] != stage or key[1] in kept}
-        for pattern in (f".state/markers/{stage}-p*.json", *OWNED[stage]):
+        for pattern in (f".state/markers/{stage}-*.json", *OWNED[stage]):
             for file in self.root.glob(pattern):
-                name = re.search(r"p\d{4,}", file.name)
+                name = re.search(PARTITION, file.name)
                 if name and name.group() not in kept:
                     file.unlink(missing_ok=True)
 

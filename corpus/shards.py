@@ -127,6 +127,11 @@ def page_name(page: int, image_format: str = "jpeg") -> str:
     return f"p{page:04d}.{SUFFIXES[image_format]}"
 
 
+def image_name(index: int, image_format: str = "jpeg") -> str:
+    """Member name of an image of a conversation; `index` counts from 0."""
+    return f"i{index:04d}.{SUFFIXES[image_format]}"
+
+
 def dump_json(value: Any) -> bytes:
     """Compact JSON with sorted keys: the same value has the same bytes."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
@@ -205,13 +210,16 @@ class ShardReader:
             ConfigError: there is no such sample or page.
             EngineError: as `read`.
         """
-        sample = self._find(key)
-        for image_format in SUFFIXES:
-            name = page_name(page, image_format)
-            place = self._index.member(sample, name)
-            if place is not None:
-                return self._read_one(sample, key, name, *place)
-        raise self._no_member(key, page_name(page))
+        return self._read_any(key, [page_name(page, image_format) for image_format in SUFFIXES])
+
+    def read_image(self, key: str, index: int) -> bytes:
+        """The file of an image of a conversation, whatever its format; `index` counts from 0.
+
+        Raises:
+            ConfigError: there is no such sample or image.
+            EngineError: as `read`.
+        """
+        return self._read_any(key, [image_name(index, image_format) for image_format in SUFFIXES])
 
     def read_pages(self, key: str, pages: Iterable[int]) -> list[memoryview]:
         """The image files of pages, in the order asked for; neighbours in the archive are read at once.
@@ -254,6 +262,15 @@ class ShardReader:
             return self._index.sample(key)
         except KeyError:
             raise ConfigError(f"no sample {key!r} in {self._folder}") from None
+
+    def _read_any(self, key: str, names: Sequence[str]) -> bytes:
+        """The first of these members that is there."""
+        sample = self._find(key)
+        for name in names:
+            place = self._index.member(sample, name)
+            if place is not None:
+                return self._read_one(sample, key, name, *place)
+        raise self._no_member(key, names[0])
 
     def _no_member(self, key: str, name: str) -> ConfigError:
         return ConfigError(f"sample {key} has no member {name!r}; it has {', '.join(self.names(key)[:5])}, ...")

@@ -259,7 +259,7 @@ def _leave_out(samples: Samples, settings: PlanSettings) -> tuple[npt.NDArray[np
             reason = TOO_LONG
             detail = f"{samples.num_tokens[i]} tokens; raise packing.{key}, now {most}, to take it"
         refused.append(Rejected(id=samples.sample_id[i].as_py(), stage="plan", reason=reason, detail=detail))
-    return ~(held_out | too_long), tuple(refused)
+    return ~(held_out | too_long), tuple(sorted(refused, key=lambda r: r.id))
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,7 +167,7 @@ def test_pages_read_with_low_confidence_are_counted_and_named(
 def test_lint_passes_and_then_sees_a_flipped_byte(undisturbed: tuple[Path, BuildResult], tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(undisturbed[0], run)
-    assert set(lint_run(run)) == {"markers", "ledger", "shards", "index", "samples", "mixture", "plan"}
+    assert set(lint_run(run)) == {"markers", "ledger", "shards", "index", "samples", "short", "mixture", "plan"}
     shard = next(run.glob("shards/*.tar"))
     data = bytearray(shard.read_bytes())
     data[700] ^= 1

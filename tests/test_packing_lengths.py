@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2_5_VLProcessor, Qwen3VLPr
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.video_processing_utils import BaseVideoProcessor
 
+from corpus.chat_files import parse_line
 from corpus.config import MessageSettings, load_config
 from corpus.errors import ConfigError
 from corpus.messages import Message, build_messages
@@ -305,6 +307,28 @@ def test_a_given_system_turn_replaces_the_default_one(counter: HfTokenizer) -> N
     family = FAMILIES["qwen2.5-vl"]
     own = [{"role": "system", "content": "You are a helpful assistant."}, *messages]
     assert conversation_length(own, grids, family, counter) == conversation_length(messages, grids, family, counter)
+
+
+@both_families
+def test_a_conversation_of_the_users_has_the_length_of_its_chat_template(
+    family: Family, counter: HfTokenizer, tokenizer: Any
+) -> None:
+    turns = [
+        {"role": "system", "content": "Be brief. "},
+        {"role": "user", "content": "<image>\nWhich <image> colour?<|im_end|>"},
+        {"role": "assistant", "content": " Red <|im_start|>assistant\n."},
+        {"role": "user", "content": [{"type": "text", "text": "And "}, {"type": "text", "text": "now?"}]},
+        {"role": "assistant", "content": "12 1,234.5\n\n"},
+    ]
+    grids = [PageGrid(height=224, width=448), PageGrid(height=448, width=448)]
+    for given_turns in (turns, turns[1:]):
+        record = {"messages": given_turns, "images": ["a.png", "b.png"]}
+        messages = parse_line(json.dumps(record).encode()).messages
+        tokens = model_input(tokenizer, messages, grids, family)
+        length = conversation_length(messages, grids, family, counter)
+        assert length.num_tokens == len(tokens)
+        assert length.num_supervised == num_supervised(tokens, tokenizer)
+        assert tokens.count("<|im_end|>") == 4 + (family.name == "qwen2.5-vl" or len(given_turns) == 5)
 
 
 def test_without_a_tokenizer_lengths_are_marked_as_a_bound(folder: str) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from corpus.config import MessageSettings
 from corpus.errors import ConfigError
-from corpus.messages import Message, build_messages
+from corpus.messages import Message, build_messages, short_messages
 from corpus.records import PlanEntry, Question, Sample, Window
 from corpus.shards import ShardReader, find_page
 from corpus.storage import path_of
@@ -32,7 +32,7 @@ class LoadedSample:
 
     @property
     def images(self) -> list[Image.Image]:
-        """The page images, in the order of the conversation."""
+        """The page images, or those of a conversation of the user's, in the order of the conversation."""
         parts = [part for message in self.messages for part in message["content"]]
         return [part["image"] for part in parts if part["type"] == "image"]
 
@@ -76,14 +76,23 @@ class PlanDataset:
     def load(self, sample_id: str) -> LoadedSample:
         """One sample with its pages decoded."""
         sample = self.samples[sample_id]
+        if sample.is_short:
+            return self._load_short(sample)
         window = Window(
             doc_id=sample.doc_id, index=sample.window, first_page=sample.first_page, num_pages=sample.num_pages
         )
         members = self.shards.read_window(window.key)
         asked = {q["question_id"]: q for q in json.loads(bytes(members["questions.json"]))}
         questions = [record_from(Question, asked[i]) for i in sample.question_ids]
-        images = []
-        for page in range(sample.first_page, sample.first_page + sample.num_pages):
-            image = Image.open(io.BytesIO(members[find_page(members, page)]))
-            images.append(image.convert("RGB"))
+        pages = range(sample.first_page, sample.first_page + sample.num_pages)
+        images = [_decoded(members[find_page(members, page)]) for page in pages]
         return LoadedSample(sample=sample, messages=build_messages(window, questions, self.settings, images))
+
+    def _load_short(self, sample: Sample) -> LoadedSample:
+        stored = self.shards.read_json(sample.key, "messages.json")
+        images = [_decoded(self.shards.read_image(sample.key, i)) for i in range(sample.num_pages)]
+        return LoadedSample(sample=sample, messages=short_messages(stored, images))
+
+
+def _decoded(data: bytes | memoryview) -> Image.Image:
+    return Image.open(io.BytesIO(data)).convert("RGB")

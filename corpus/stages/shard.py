@@ -1,9 +1,8 @@
-"""Windows to shards, index and samples."""
+"""Windows to shards; then the index and the samples of the run, those of the short data with them."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import replace
 
 import PIL
 import pyarrow as pa
@@ -12,9 +11,9 @@ from corpus import sharding
 from corpus.records import Question, Sample, Window, content_id
 from corpus.rundir import Marker
 from corpus.shard_index import index_schema, index_table
-from corpus.stages import windows
+from corpus.stages import short, windows
 from corpus.stages.state import Build, blame, stall_limit, time_limit
-from corpus.store import read_records, read_table, write_records, write_table
+from corpus.store import read_records, read_table, to_table, write_table
 from corpus.workers import Failure, Task
 
 
@@ -34,15 +33,14 @@ def run(b: Build) -> str:
         faulty = _render(b, todo)
         cuts |= windows.run(b, faulty)
         todo = dict.fromkeys(faulty, "")
-    schema = index_schema()
-    members = [read_table(b.run.work("index", f"{n}.parquet"), schema=schema) for n in b.partitions]
-    write_table(b.run.path("shards", "index.parquet"), pa.concat_tables([schema.empty_table(), *members]))
-    samples = [s for n in b.partitions for s in windows.partition_samples(b, n)]
-    share = b.config.packing.validation_share
-    samples = [replace(s, split="validation") if _in_validation(s.doc_id, share) else s for s in samples]
-    write_records(b.run.path("samples.parquet"), Sample, samples)
+    index_files = [*(b.run.work("index", f"{n}.parquet") for n in b.partitions), *short.index_files(b)]
+    members = [read_table(file, schema=index_schema()) for file in index_files]
+    write_table(b.run.path("shards", "index.parquet"), pa.concat_tables([index_schema().empty_table(), *members]))
+    asked = to_table(Sample, (s for n in b.partitions for s in windows.partition_samples(b, n)))
+    samples = _split(pa.concat_tables([asked, short.samples_table(b)]), b.config.packing.validation_share)
+    write_table(b.run.path("samples.parquet"), samples)
     num_windows = sum(len(c["windows"]) for m in cuts.values() for c in m.facts["cuts"].values())
-    return f"{num_windows} windows, {len(samples)} samples"
+    return f"{num_windows} windows, {samples.num_rows} samples"
 
 
 def _render(b: Build, todo: dict[str, str]) -> list[str]:
@@ -137,6 +135,14 @@ def _finish(b: Build, name: str, fingerprint: str, result: sharding.Sharded) -> 
     b.run.finish("shards", name, fingerprint, [*files, index], facts, known)
 
 
+def _split(samples: pa.Table, share: float) -> pa.Table:
+    """The samples with their column `split`."""
+    ids = samples["doc_id"].to_pylist()
+    split = ["validation" if _in_validation(doc_id, share) else "train" for doc_id in ids]
+    column = samples.schema.get_field_index("split")
+    return samples.set_column(column, samples.schema.field(column), pa.array(split, pa.string()))
+
+
 def _in_validation(doc_id: str, share: float) -> bool:
-    """By document and by its id alone, so that it never changes sides when others are added."""
+    """By document or conversation and by its id alone, so that it never changes sides when others are added."""
     return int(doc_id[8:16], 16) < share * 2**32

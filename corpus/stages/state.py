@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from corpus.benchmark_sets import BenchmarkSet
+from corpus.chat_chunks import Chunk
 from corpus.config import Config
 from corpus.errors import EngineError
 from corpus.fetch import transfer_s
@@ -32,6 +33,7 @@ class Build:
     num_partitions: int = 0
     inputs: list[Ingested] = field(default_factory=list)
     partitions: dict[str, list[Document]] = field(default_factory=dict)  # by name, documents by id
+    short: dict[str, Chunk] = field(default_factory=dict)  # of the chat files, by name, in their order
     rejected: dict[str, Rejected] = field(default_factory=dict)  # after ingest, by document id
     work: Counter[str] = field(default_factory=Counter)  # units done now, by stage
     seconds: dict[str, float] = field(default_factory=dict)  # by stage
