@@ -19,6 +19,8 @@ from trainer_plugin.batch import Document, batch_of
 from trainer_plugin.mesh import Mesh, place
 from trainer_plugin.vision import deal_images
 
+torch.set_num_threads(1)  # tests share their cores, and threads that wait for one spin
+
 VOCABULARY = 160
 IMAGE, VIDEO, VISION_START, VISION_END, PAD = 151, 152, 153, 154, 155
 MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
