@@ -103,6 +103,12 @@ def test_losses_of_tokens_can_be_watched() -> None:
     torch.testing.assert_close(losses.mean(), loss.detach())
 
 
+def test_a_rounded_number_of_tokens_is_refused() -> None:
+    model, _ = prepared("qwen3-vl")
+    with pytest.raises(ValueError, match=r"arrived as torch\.bfloat16, so rounded"):
+        model(**tiny_batch(ROW, "qwen3-vl"), num_items_in_batch=torch.tensor(19).bfloat16())
+
+
 def test_documents_must_be_told_apart() -> None:
     model, _ = prepared("qwen2.5-vl")
     batch = tiny_batch(ROW, "qwen2.5-vl")

@@ -52,9 +52,13 @@ def mesh_of(size: int) -> Mesh:
     return join(size)
 
 
-def prepare(family: str, heads: tuple[int, int], mesh: Mesh) -> tuple[Any, list[Undo]]:
+def prepare(family: str, heads: tuple[int, int], mesh: Mesh, **options: Any) -> tuple[Any, list[Undo]]:
     model = tiny_model(family, *heads).train()
-    undo = [use_attention(model, mesh), share_vision(model, mesh, MEAN, STD), use_loss(model, chunk_tokens=8)]
+    undo = [
+        use_attention(model, mesh),
+        share_vision(model, mesh, MEAN, STD),
+        use_loss(model, chunk_tokens=8, **options),
+    ]
     return model, undo
 
 

@@ -7,7 +7,8 @@ releases parameters around calls, and ranks with different numbers of pieces wou
 
 The mean is over the supervised tokens of all rows of an optimizer step, whose number the Trainer counts and hands in.
 Every rank divides its own sum by it, so that gradients add up to those of one process; a mean of means would weigh a
-row with two answers as much as one with two hundred.
+row with two answers as much as one with two hundred. Under mixed precision FSDP2 rounds every floating-point argument
+of the model, so the number must be an integer, and the loss that the model returns; `observe` sees it before that.
 """
 
 from __future__ import annotations
@@ -61,6 +62,8 @@ def use_loss(model: Any, observe: Observe | None = None, chunk_tokens: int = CHU
             if observe is not None:
                 observe(places, losses.detach())
             tokens = max(1, len(places)) if num_items_in_batch is None else num_items_in_batch
+            if torch.is_tensor(tokens) and tokens.dtype in (torch.bfloat16, torch.float16):
+                raise ValueError(f"num_items_in_batch arrived as {tokens.dtype}, so rounded; hand it in as an integer")
             return CausalLMOutputWithPast(loss=losses.sum() / tokens)
 
         return forward
