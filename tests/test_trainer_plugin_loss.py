@@ -91,6 +91,17 @@ def test_a_row_without_labels_has_a_loss_of_zero_and_all_gradients(family: str) 
     assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_autocast_changes_little(family: str) -> None:
+    model, _ = prepared(family)
+    batch = tiny_batch(ROW, family)
+    expected = model(**batch).loss
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(**batch).loss
+    assert loss.dtype == torch.float32 and loss != expected
+    torch.testing.assert_close(loss, expected, rtol=0.02, atol=0)
+
+
 def test_losses_of_tokens_can_be_watched() -> None:
     seen: list[tuple[Any, Any]] = []
     model, _ = prepared("qwen3-vl", chunk_tokens=5, observe=lambda places, losses: seen.append((places, losses)))

@@ -61,7 +61,7 @@ def use_loss(model: Any, observe: Observe | None = None, chunk_tokens: int = CHU
             losses = core.lm_head(hidden[0, places], targets=shift_labels[0, places])
             if observe is not None:
                 observe(places, losses.detach())
-            tokens = max(1, len(places)) if num_items_in_batch is None else num_items_in_batch
+            tokens: Any = max(1, len(places)) if num_items_in_batch is None else num_items_in_batch
             if torch.is_tensor(tokens) and tokens.dtype in (torch.bfloat16, torch.float16):
                 raise ValueError(f"num_items_in_batch arrived as {tokens.dtype}, so rounded; hand it in as an integer")
             return CausalLMOutputWithPast(loss=losses.sum() / tokens)
