@@ -18,7 +18,7 @@ from distributed import Processes
 from tiny_models import IMAGE, MEAN, STD, TINY, tiny_batch, tiny_document, tiny_model, tiny_pixels
 
 from trainer_plugin.attention import use_attention
-from trainer_plugin.batch import Document
+from trainer_plugin.batch import RowSample
 from trainer_plugin.loss import use_loss
 from trainer_plugin.mesh import Mesh, join, place
 from trainer_plugin.models import Undo
@@ -62,7 +62,7 @@ def prepare(family: str, heads: tuple[int, int], mesh: Mesh, **options: Any) -> 
     return model, undo
 
 
-def labels_in(rows: tuple[tuple[Document, ...], ...]) -> int:
+def labels_in(rows: tuple[tuple[RowSample, ...], ...]) -> int:
     return sum(int((d.labels[1:] != -100).sum()) for row in rows for d in row)
 
 

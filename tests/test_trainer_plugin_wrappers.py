@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from trainer_plugin.mesh import place
+from trainer_plugin.models import freeze
 
 HEADS = (7, 1)
 
@@ -45,17 +46,18 @@ def wrap(model: Any, how: str, **options: Any) -> Any:
     return fully_shard(model, mesh=mesh, **options)
 
 
-def wrapped_step(family: str, size: int, how: str) -> dict[str, Any]:
+def wrapped_step(family: str, size: int, how: str, frozen: tuple[str, ...] = ()) -> dict[str, Any]:
     """Gradients of ROWS, as the Trainer would have them: losses times the world, gradients averaged."""
     mesh = mesh_of(size)
     core, _ = prepare(family, HEADS, mesh)
     core.gradient_checkpointing_enable()
+    freeze(core, frozen)
     model = wrap(core, how)
     assert isinstance(next(core.parameters()), DTensor) == (how != "ddp")
     for row in ROWS[mesh.data_rank :: mesh.data_size]:
         out = model(**tiny_batch(row, family, mesh), num_items_in_batch=torch.tensor(labels_in(ROWS)))
         (out.loss * torch.distributed.get_world_size()).backward()
-    gradients = {name: p.grad for name, p in core.named_parameters()}
+    gradients = {name: p.grad for name, p in core.named_parameters() if p.requires_grad}
     return {name: (g.full_tensor() if isinstance(g, DTensor) else g).numpy() for name, g in gradients.items()}
 
 
@@ -94,3 +96,13 @@ def test_wrapped_processes_compute_what_one_computes(four: Processes, family: st
         for name, gradient in result.items():
             np.testing.assert_allclose(gradient, expected[name], atol=CLOSE, rtol=0, err_msg=name)
         assert set(result) == set(expected) - {"logits", "place", "loss"}
+
+
+@pytest.mark.parametrize("how", ["ddp", "fsdp2"])
+@pytest.mark.parametrize(("frozen", "left"), [(("vision", "merger"), "visual"), (("language",), "language")])
+def test_frozen_parts_keep_nobody_waiting(four: Processes, frozen: tuple[str, ...], left: str, how: str) -> None:
+    expected = reference("qwen3-vl", HEADS)
+    for result in four.run(wrapped_step, "qwen3-vl", 2, how, frozen):
+        assert result and not any(left in name for name in result)
+        for name, gradient in result.items():
+            np.testing.assert_allclose(gradient, expected[name], atol=CLOSE, rtol=0, err_msg=name)

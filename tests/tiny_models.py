@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from corpus.vision_tokens import FAMILIES, Family
-from trainer_plugin.batch import Document, batch_of
+from trainer_plugin.batch import RowSample, batch_of
 from trainer_plugin.mesh import Mesh, place
 from trainer_plugin.vision import deal_images
 
@@ -72,7 +72,7 @@ def tiny_model(family: str, heads: int = 7, kv_heads: int = 1) -> Any:
 
 def tiny_document(
     seed: int, texts: Sequence[int], grids: Sequence[tuple[int, int]] = (), supervised: int = 0
-) -> Document:
+) -> RowSample:
     """`texts[0]` tokens, an image, `texts[1]` tokens, an image, ...; the last `supervised` tokens have labels."""
     generator = torch.Generator().manual_seed(seed)
     parts = []
@@ -84,7 +84,7 @@ def tiny_document(
     ids = torch.cat(parts)
     labels = ids.clone()
     labels[: len(ids) - supervised] = -100
-    return Document(input_ids=ids, labels=labels, grids=tuple(grids))
+    return RowSample(input_ids=ids, labels=labels, grids=tuple(grids))
 
 
 def tiny_pixels(seed: int, grids: Sequence[tuple[int, int]]) -> list[torch.Tensor]:
@@ -93,7 +93,7 @@ def tiny_pixels(seed: int, grids: Sequence[tuple[int, int]]) -> list[torch.Tenso
     return [torch.randint(0, 256, (r * c, 12), generator=generator, dtype=torch.uint8) for r, c in grids]
 
 
-def tiny_batch(row: Sequence[Document], family: str, mesh: Mesh | None = None, seed: int = 1) -> dict[str, Any]:
+def tiny_batch(row: Sequence[RowSample], family: str, mesh: Mesh | None = None, seed: int = 1) -> dict[str, Any]:
     """What one rank's model receives for a row."""
     mesh = mesh or place(0, 1, 1)
     grids = [grid for document in row for grid in document.grids]

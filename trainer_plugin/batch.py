@@ -33,8 +33,8 @@ from trainer_plugin.positions import Grid, rope_positions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Document:
-    """One sample, tokenised. Texts only where `grids` is empty."""
+class RowSample:
+    """One sample of a row, tokenised. Text only where `grids` is empty."""
 
     input_ids: Any  # [n] int64
     labels: Any  # [n] int64: the token where it is supervised, else -100
@@ -42,7 +42,7 @@ class Document:
 
 
 def batch_of(
-    row: Sequence[Document], pixels: Any, mesh: Mesh, family: Family, *, image_token_id: int, pad_token_id: int
+    row: Sequence[RowSample], pixels: Any, mesh: Mesh, family: Family, *, image_token_id: int, pad_token_id: int
 ) -> dict[str, Any]:
     """The batch of one rank.
 
@@ -55,7 +55,7 @@ def batch_of(
     """
     lengths = [len(d.input_ids) for d in row]
     padding = padded(sum(lengths), mesh.size) - sum(lengths)
-    pad = Document(input_ids=torch.full((padding,), pad_token_id), labels=torch.full((padding,), IGNORED), grids=())
+    pad = RowSample(input_ids=torch.full((padding,), pad_token_id), labels=torch.full((padding,), IGNORED), grids=())
     documents = [*row, pad] if padding else list(row)
     cu = torch.tensor([0, *accumulate(len(d.input_ids) for d in documents)], dtype=torch.int32)
     ids = torch.cat([d.input_ids for d in documents])

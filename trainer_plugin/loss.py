@@ -56,7 +56,7 @@ def use_loss(model: Any, observe: Observe | None = None, chunk_tokens: int = CHU
                 return stock(*args, labels=labels, num_items_in_batch=num_items_in_batch, **kwargs)
             if kwargs.get("cu_seq_lens_q") is None:
                 raise ValueError("a batch with shift_labels needs cu_seq_lens_q, or its documents would see each other")
-            hidden = core.model(*args, **{**kwargs, "use_cache": False})[0]  # [1, T/SP, h]
+            hidden = core.model(*args, **kwargs)[0]  # [1, T/SP, h]
             places = (shift_labels[0] != IGNORED).nonzero()[:, 0]
             losses = core.lm_head(hidden[0, places], targets=shift_labels[0, places])
             if observe is not None:
