@@ -152,7 +152,7 @@ def test_torchs_kernel_is_called_as_its_version_wants(
 
 
 def test_flash_attention_is_taken_where_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = SimpleNamespace(flash_attn_varlen_func=lambda *_, **__: "flash", __spec__=object())
+    module = SimpleNamespace(flash_attn_varlen_func=lambda *_, **__: "flash")
     monkeypatch.setitem(sys.modules, "flash_attn", module)  # type: ignore[arg-type]
     attention._flash_attn.cache_clear()
     q = SimpleNamespace(is_cuda=True, dtype=torch.bfloat16)

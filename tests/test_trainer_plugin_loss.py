@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -145,6 +146,20 @@ def test_undone_the_model_computes_what_it_computed(family: str) -> None:
         assert (p.grad is None) == (q.grad is None) and (p.grad is None or torch.equal(p.grad, q.grad)), name
     assert "forward" not in {**model.__dict__, **model.lm_head.__dict__}
     assert model.config.to_dict() == stock.config.to_dict()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_copy_computes_with_its_own_weights(family: str) -> None:
+    model, undo = prepared(family)
+    batch = tiny_batch(ROW, family)
+    loss = model(**batch).loss
+    copy = deepcopy(model)
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    assert torch.equal(copy(**batch).loss, loss) and model(**batch).loss != loss
+    for each in undo:
+        each()
+    assert torch.isfinite(copy(input_ids=batch["input_ids"]).logits).all()
 
 
 def test_it_lives_with_accelerates_mixed_precision() -> None:

@@ -23,7 +23,6 @@ import functools
 import inspect
 import itertools
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -150,12 +149,16 @@ def _row_for_heads(q: Any, k: Any, v: Any, mesh: Mesh) -> tuple[Any, Any, Any]:
         flat = exchange(torch.cat(sent), [len(s) for s in sent], [received] * mesh.size, mesh)
         row = flat.view(mesh.size * len(q), num_q + 2 * num_kv, q.shape[2])
         q, k, v = row.split([num_q, num_kv, num_kv], dim=1)
-    readers = [head // group - first for head in range(*mine)]
-    counts = {readers.count(head) for head in range(last - first)}
-    if len(counts) > 1:
-        index = torch.tensor(readers, device=k.device)
-        k, v = k.index_select(1, index), v.index_select(1, index)
+    readers = [head // group for head in range(*mine)]
+    counts = [readers.count(head) for head in range(first, last)]
+    if len(set(counts)) > 1:
+        k, v = _repeated(k, counts), _repeated(v, counts)
     return q, k, v
+
+
+def _repeated(x: Any, counts: list[int]) -> Any:
+    """Each key or value head as often as `counts` says; without an index, which the device would have to wait for."""
+    return torch.cat([x[:, i : i + 1].expand(-1, count, -1) for i, count in enumerate(counts)], dim=1)
 
 
 def _heads_for_row(out: Any, num_heads: int, mesh: Mesh) -> Any:
@@ -188,10 +191,10 @@ def packed_attention(q: Any, k: Any, v: Any, cu: Any, longest: int, *, scale: fl
 
 @functools.cache
 def _flash_attn() -> Callable[..., Any] | None:
-    if find_spec("flash_attn") is None:
+    try:
+        from flash_attn import flash_attn_varlen_func
+    except ImportError:
         return None
-    from flash_attn import flash_attn_varlen_func
-
     function: Callable[..., Any] = flash_attn_varlen_func
     return function
 

@@ -48,40 +48,41 @@ def use_loss(model: Any, observe: Observe | None = None, chunk_tokens: int = CHU
     """
     core = qwen_vl_of(model)
 
-    def with_loss(stock: Forward) -> Forward:
-        def forward(
-            *args: Any, shift_labels: Any = None, labels: Any = None, num_items_in_batch: Any = None, **kwargs: Any
-        ) -> Any:
-            if shift_labels is None:
-                return stock(*args, labels=labels, num_items_in_batch=num_items_in_batch, **kwargs)
-            if kwargs.get("cu_seq_lens_q") is None:
-                raise ValueError("a batch with shift_labels needs cu_seq_lens_q, or its documents would see each other")
-            hidden = core.model(*args, **kwargs)[0]  # [1, T/SP, h]
-            places = (shift_labels[0] != IGNORED).nonzero()[:, 0]
-            losses = core.lm_head(hidden[0, places], targets=shift_labels[0, places])
-            if observe is not None:
-                observe(places, losses.detach())
-            tokens: Any = max(1, len(places)) if num_items_in_batch is None else num_items_in_batch
-            if torch.is_tensor(tokens) and tokens.dtype in (torch.bfloat16, torch.float16):
-                raise ValueError(f"num_items_in_batch arrived as {tokens.dtype}, so rounded; hand it in as an integer")
-            return CausalLMOutputWithPast(loss=losses.sum() / tokens)
+    def with_loss(
+        self: Any,
+        stock: Forward,
+        *args: Any,
+        shift_labels: Any = None,
+        labels: Any = None,
+        num_items_in_batch: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        if shift_labels is None:
+            return stock(*args, labels=labels, num_items_in_batch=num_items_in_batch, **kwargs)
+        if kwargs.get("cu_seq_lens_q") is None:
+            raise ValueError("a batch with shift_labels needs cu_seq_lens_q, or its documents would see each other")
+        hidden = self.model(*args, **kwargs)[0]  # [1, T/SP, h]
+        places = (shift_labels[0] != IGNORED).nonzero()[:, 0]
+        losses = self.lm_head(hidden[0].index_select(0, places), targets=shift_labels[0, places])
+        if observe is not None:
+            observe(places, losses.detach())
+        tokens: Any = max(1, len(places)) if num_items_in_batch is None else num_items_in_batch
+        if torch.is_tensor(tokens) and tokens.dtype in (torch.bfloat16, torch.float16):
+            raise ValueError(f"num_items_in_batch arrived as {tokens.dtype}, so rounded; hand it in as an integer")
+        return CausalLMOutputWithPast(loss=losses.sum() / tokens)
 
-        return forward
+    def in_pieces(self: Any, stock: Forward, hidden: Any, *args: Any, targets: Any = None, **kwargs: Any) -> Any:
+        """`[S, h]` hidden states and `[S]` targets -> `[S]` losses; S may be 0."""
+        if targets is None:
+            return stock(hidden, *args, **kwargs)
 
-    def in_chunks(stock: Forward) -> Forward:
-        def piece(hidden: Any, targets: Any) -> Any:
-            return cross_entropy(stock(hidden).float(), targets, reduction="none")
+        def piece(states: Any, wanted: Any) -> Any:
+            return cross_entropy(stock(states).float(), wanted, reduction="none")
 
-        def forward(hidden: Any, *args: Any, targets: Any = None, **kwargs: Any) -> Any:
-            """`[S, h]` hidden states and `[S]` targets -> `[S]` losses; S may be 0."""
-            if targets is None:
-                return stock(hidden, *args, **kwargs)
-            pieces = zip(hidden.split(chunk_tokens), targets.split(chunk_tokens), strict=True)
-            return torch.cat([checkpoint(piece, h, t, use_reentrant=False) for h, t in pieces])
+        pieces = zip(hidden.split(chunk_tokens), targets.split(chunk_tokens), strict=True)
+        return torch.cat([checkpoint(piece, h, t, use_reentrant=False) for h, t in pieces])
 
-        return forward
-
-    undo_head = replace_forward(core.lm_head, in_chunks)
+    undo_head = replace_forward(core.lm_head, in_pieces)
     undo_model = replace_forward(core, with_loss)
 
     def undo() -> None:

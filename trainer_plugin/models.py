@@ -80,19 +80,20 @@ def freeze(model: Any, parts: Sequence[str]) -> Undo:
     return undo
 
 
-def replace_forward(module: Any, make: Callable[[Forward], Forward]) -> Undo:
-    """Let one module compute `make(its forward)`; its `__call__`, hooks and signature stay.
+def replace_forward(module: Any, replacement: Forward) -> Undo:
+    """Let one module compute `replacement(module, stock, *args, **kwargs)`, where `stock` is what it computed before.
 
-    Others (accelerate's autocast) may wrap the replacement later and unwrap it by binding it to the module again, so it
-    is a bound method, and undoing it under such a wrapper turns it into the original.
+    Its `__call__`, hooks and signature stay. Others (accelerate's autocast) may wrap the new forward later, and unwrap
+    it by binding it to the module again, so it is a method; undoing it under such a wrapper makes it pass everything
+    to `stock`. A deep copy of the module computes with its own weights.
     """
     before = module.__dict__.get("forward")
     original = module.forward
-    replacement = make(original)
     active = True
 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return replacement(*args, **kwargs) if active else original(*args, **kwargs)
+        stock = MethodType(original.__func__, self) if hasattr(original, "__func__") else original
+        return replacement(self, stock, *args, **kwargs) if active else stock(*args, **kwargs)
 
     signature = inspect.signature(original)
     itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)

@@ -98,13 +98,14 @@ def share_vision(model: Any, mesh: Mesh, mean: Sequence[float], std: Sequence[fl
         mean: of each colour channel, as the image processor's `image_mean`. `std`: as its `image_std`.
     """
     core = qwen_vl_of(model)
+    family = family_of(core)
 
     def encode(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         if kwargs.get("image_tokens_per_rank") is None:
             return None
         needs = kwargs.pop("image_tokens_per_rank")
         pixels, grids = kwargs.pop("pixel_values"), kwargs.pop("image_grid_thw")
-        values = _encode(core, mesh, (mean, std), pixels, grids, needs)
+        values = _encode(module, family, mesh, (mean, std), pixels, grids, needs)
         return args, {**kwargs, "mm_encoder_outputs": {"image": values}}
 
     # On the inner model, because FSDP gathers the parameters of the outer one before this runs.
@@ -114,7 +115,8 @@ def share_vision(model: Any, mesh: Mesh, mean: Sequence[float], std: Sequence[fl
 
 
 def _encode(
-    core: Any,
+    model: Any,
+    family: Family,
     mesh: Mesh,
     colours: tuple[Sequence[float], Sequence[float]],
     pixels: Any,  # [P, C * p * p] uint8: this rank's images
@@ -122,10 +124,10 @@ def _encode(
     needs: Sequence[int],
 ) -> Any:
     """Features of the image tokens of this rank's slice, in the model's own output type."""
-    vision = core.config.vision_config
+    vision = model.config.vision_config
     token = vision.spatial_merge_size**2  # patches
     shapes = [(int(rows), int(columns)) for _, rows, columns in grids.tolist()]
-    dealt = deal_images(shapes, family_of(core), mesh.size)
+    dealt = deal_images(shapes, family, mesh.size)
     mine = dealt[mesh.rank]
     patches = sum(shapes[image][0] * shapes[image][1] for image in mine)
     if len(pixels) != patches:
@@ -135,11 +137,12 @@ def _encode(
         pixels = pixels.new_zeros((token, pixels.shape[1]))
         own = grids.new_tensor([[1, vision.spatial_merge_size, vision.spatial_merge_size]])
     values = normalise(pixels, *colours, vision.temporal_patch_size)
-    out = core.model.get_image_features(values, own, return_dict=True)
+    out = model.get_image_features(values, own, return_dict=True)
     layers = [out.pooler_output, *(getattr(out, "deepstack_features", None) or [])]
     features = torch.cat([torch.cat(tuple(layer)) for layer in layers], dim=-1)  # [tokens, layers * h]
     way = route([r * c // token for r, c in shapes], dealt, needs, mesh.rank)
     received = exchange(features[: sum(way.send)], way.send, way.receive, mesh)
-    in_order = received[torch.from_numpy(way.order).to(received.device)]  # [tokens of the slice, layers * h]
-    first, *deep = in_order.chunk(len(layers), -1)
+    if mesh.size > 1:
+        received = received.index_select(0, torch.from_numpy(way.order).to(received.device))
+    first, *deep = received.chunk(len(layers), -1)  # [tokens of the slice, h] each
     return type(out)(pooler_output=[first], **({"deepstack_features": [[x] for x in deep]} if deep else {}))
