@@ -13,6 +13,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any
@@ -94,7 +95,8 @@ def _serve(rank: int, number: int, store: str, pipe: Connection) -> None:
 
     torch.set_num_threads(1)
     os.environ |= {"GLOO_SOCKET_IFNAME": "lo", "RANK": str(rank), "WORLD_SIZE": str(number), "LOCAL_RANK": str(rank)}
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=number)
+    patience = timedelta(minutes=2)  # so that nobody waits for ever should the test itself be killed
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=number, timeout=patience)
     while True:
         try:
             function, arguments = pipe.recv()

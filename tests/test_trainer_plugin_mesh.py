@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import pickle
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -57,6 +59,13 @@ def test_without_a_process_group_there_is_a_world_of_one() -> None:
     assert exchange(x, [3], [3], mesh) is x
     with pytest.raises(ConfigError, match="does not divide 1 processes; use one of 1"):
         join(2)
+
+
+def test_workers_of_a_loader_get_the_place_alone() -> None:
+    mesh = replace(place(5, 8, 4), group=object())
+    assert pickle.loads(pickle.dumps(mesh)) == place(5, 8, 4)
+    with pytest.raises(AssertionError, match="only the process that joined can exchange"):
+        exchange(torch.ones(4), [1] * 4, [1] * 4, place(5, 8, 4))
 
 
 def trade(size: int) -> tuple[Any, ...]:

@@ -7,7 +7,7 @@ length of the same row. Without a process group this is a world of one, so the s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,10 @@ from corpus.errors import ConfigError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mesh:
-    """The place of one process. `group` is None where nobody shares the row."""
+    """The place of one process. `group` is None where nobody shares the row.
+
+    Pickled, for a worker of a data loader, it keeps the place and loses the group, which belongs to its process.
+    """
 
     size: int  # processes that share a row
     rank: int  # 0-based place in the row
@@ -32,6 +35,9 @@ class Mesh:
         assert length % self.size == 0, f"a row of {length} is no multiple of {self.size}"
         share = length // self.size
         return slice(self.rank * share, (self.rank + 1) * share)
+
+    def __reduce__(self) -> tuple[Callable[..., Mesh], tuple[int, int, int]]:
+        return place, (self.data_rank * self.size + self.rank, self.size * self.data_size, self.size)
 
 
 def place(rank: int, world_size: int, sequence_parallel_size: int) -> Mesh:
@@ -91,7 +97,10 @@ def exchange(x: Any, send: Sequence[int], receive: Sequence[int], mesh: Mesh) ->
     Returns:
         `[sum(receive), ...]`, in order of the sending rank.
     """
-    return x if mesh.size == 1 else _Exchange.apply(x, list(send), list(receive), mesh.group)
+    if mesh.size == 1:
+        return x
+    assert mesh.group is not None, "only the process that joined can exchange"
+    return _Exchange.apply(x, list(send), list(receive), mesh.group)
 
 
 class _Exchange(torch.autograd.Function):  # type: ignore[misc] # torch has no types here
