@@ -160,6 +160,21 @@ def test_flash_attention_is_taken_where_installed(monkeypatch: pytest.MonkeyPatc
     attention._flash_attn.cache_clear()
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("kv_heads", [1, 2, 6])
+def test_kernels_of_cuda_agree_with_the_definition(kv_heads: int, causal: bool) -> None:
+    exact = [x.detach().bfloat16().float().requires_grad_() for x in tensors(6, kv_heads)]
+    half = [x.detach().cuda().bfloat16().requires_grad_() for x in exact]
+    expected = by_mask(*exact, causal, 0.3)
+    out = packed_attention(*half, borders().cuda(), 12, scale=0.3, causal=causal)
+    torch.testing.assert_close(out.float().cpu(), expected, atol=0.03, rtol=0.03)
+    (expected * weights(6)).sum().backward()
+    (out * weights(6).cuda()).sum().backward()
+    for x, y in zip(exact, half, strict=True):
+        torch.testing.assert_close(y.grad.float().cpu(), x.grad, atol=0.05, rtol=0.05)
+
+
 @pytest.mark.parametrize("family", sorted(TINY))
 def test_a_row_needs_no_mask_and_pages_no_loop(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model(family)
