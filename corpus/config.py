@@ -306,6 +306,7 @@ class WorkerSettings(Settings):
     timeout_s: float = Field(120, gt=0, description="for a document, plus page_timeout_s a page")
     page_timeout_s: float = Field(20, gt=0)
     memory_mb: int = Field(4_096, ge=256, description="a worker above it is killed and its document rejected")
+    recycle_after: int = Field(200, ge=1, description="tasks after which a worker is replaced, with what it leaked")
 
 
 class StorageSettings(Settings):
