@@ -397,7 +397,9 @@ class PaddleOCR:
             os._exit(argument)
         if what == CRASH:
             os.kill(os.getpid(), signal.SIGSEGV)
-        if (what == KILLED_ONCE and killed("killed-once", 1)) or (what == KILLED_SO_OFTEN and killed("kills", argument)):
+        if what == KILLED_ONCE and killed("killed-once", 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if what == KILLED_SO_OFTEN and killed("kills", argument):
             os.kill(os.getpid(), signal.SIGKILL)
         if what == HANG:
             time.sleep(600)
