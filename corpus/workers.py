@@ -74,7 +74,7 @@ class Outcome(Generic[K]):
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Attempt(Generic[K]):
     """A task to run, how often its process died, and when it may begin (`time.monotonic()`)."""
 

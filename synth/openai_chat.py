@@ -325,7 +325,8 @@ class OpenAiChat:
         model: str,
         api_key_env: str = "",
         api_key: str = "",
-        revive: Callable[[bool], int] | None = None,
+        revive: Callable[[], int] | None = None,
+        on_answer: Callable[[], None] | None = None,
         timeout_s: float = 600.0,
         attempts: int = 5,
         backoff_s: float = 1.0,
@@ -346,9 +347,9 @@ class OpenAiChat:
             model: its name there.
             api_key_env: name of the environment variable that holds the key; '' sends none.
             api_key: the key itself, for a server of ours.
-            revive: for a server of ours; called in a thread when it seems to have died, with whether it has answered
-                since the last call. Returns when the server is there again, and how often it was started again in
-                all, or raises `EngineError`.
+            revive: for a server of ours; called in a thread when it seems to have died. Returns when it is there again,
+                and how often it was started again in all, or raises `EngineError`.
+            on_answer: called when an answer has come.
             timeout_s: for one attempt, from connecting to the last byte.
             attempts: of one request, in all. Attempts that find no server, or during which ours died, are not counted.
             backoff_s: longest pause after the first failure; it doubles, up to 30 s.
@@ -374,8 +375,8 @@ class OpenAiChat:
         self.base_url = checked_base_url(base_url)
         self._model = model
         self._key = api_key or api_key_of(api_key_env)
-        self._revive = revive
-        self._restarts, self._has_answered = 0, False  # of the server; since it was looked after last
+        self._revive, self._on_answer = revive, on_answer
+        self._restarts = 0  # of the server, as far as known
         self._key_env = api_key_env
         self._timeout_s, self._attempts, self._backoff_s = timeout_s, attempts, backoff_s
         self._images, self._image_folder, self._structured = images, image_folder, structured
@@ -476,7 +477,9 @@ class OpenAiChat:
             found = await self._attempt(self._chat(body))
             if isinstance(found, ChatAnswer):
                 self._spacing_s = min(LONGEST_SPACING_S, (time.monotonic() - began) / (2 * self._max_in_flight))
-                self._away_since, self._failed_in_a_row, self._has_answered = None, 0, True
+                self._away_since, self._failed_in_a_row = None, 0
+                if self._on_answer:
+                    self._on_answer()
                 return found
             tries += 1
             if self._revive and found.reason in MAY_HAVE_DIED:
@@ -502,10 +505,9 @@ class OpenAiChat:
                 self._usage.retried(purpose)
                 await self._pause(pause_s(tries, self._backoff_s, found.retry_after_s, self._rng.random()))
 
-    async def _revived(self, revive: Callable[[bool], int]) -> None:
-        has_answered, self._has_answered = self._has_answered, False
+    async def _revived(self, revive: Callable[[], int]) -> None:
         try:
-            self._restarts = max(self._restarts, await asyncio.to_thread(revive, has_answered))
+            self._restarts = max(self._restarts, await asyncio.to_thread(revive))
         except EngineError as e:
             self._give_up(str(e))
 

@@ -154,21 +154,20 @@ class VllmServer:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def ensure_running(self, has_answered: bool = False) -> int:
+    def note_answer(self) -> None:
+        """For callers to say that a request was answered: deaths are counted anew."""
+        self._deaths = 0
+
+    def ensure_running(self) -> int:
         """Return when the server answers, and how often it was started again; start it again if it died.
 
         For callers whose connection failed. Blocks, for minutes where a model is loaded. Callers may be threads: one
         restarts, the others wait for it.
 
-        Args:
-            has_answered: whether it has answered requests since the caller asked last.
-
         Raises:
             EngineError: it died too often, or was stopped.
         """
         with self._lock:
-            if has_answered:
-                self._deaths = 0
             if self._comes_round():
                 return self.restarts
             death: Exception = self._end()

@@ -322,11 +322,15 @@ def test_deaths_are_counted_anew_when_it_has_answered(model: Path, log: Path) ->
         for restarts in (1, 2, 3):
             os.kill(starts(model)[-1]["engine"], signal.SIGKILL)  # vLLM ends by itself then: nobody knows why
             assert eventually(server._has_ended)
-            assert server.ensure_running(has_answered=True) == restarts
+            assert server.ensure_running() == restarts
+            server.note_answer()
         os.kill(starts(model)[-1]["engine"], signal.SIGKILL)
         assert eventually(server._has_ended)
-        with pytest.raises(EngineError, match="was started again 3 times and is down; it exited with code 1"):
-            server.ensure_running(has_answered=False)
+        assert server.ensure_running() == 4
+        os.kill(starts(model)[-1]["engine"], signal.SIGKILL)
+        assert eventually(server._has_ended)
+        with pytest.raises(EngineError, match="was started again 4 times and is down; it exited with code 1"):
+            server.ensure_running()
 
 
 def test_kills_from_outside_are_not_blamed_on_it(model: Path, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,6 +165,7 @@ def _vllm(b: Build, media: Path) -> Iterator[Reach]:
             "base_url": server.base_url,
             "api_key": server.api_key,
             "revive": server.ensure_running,
+            "on_answer": server.note_answer,
             "images": "file",
             "image_folder": media,
         }
