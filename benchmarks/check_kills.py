@@ -1,18 +1,22 @@
-"""Does a build that is killed at any moment end with the same bytes? Kills the build or one of its workers, and counts.
+"""Does a build whose processes are killed at any moment end with the same bytes? Kills, starts again, and compares.
 
-    python benchmarks/check_kills.py INPUT... [--kills 20] [--seed 0] [--set key=value]
+    python benchmarks/check_kills.py INPUT... [--only-workers] [--kills 20] [--seed 0] [--set key=value]
 
-One build runs undisturbed. A second one is hit by `kill -9` at random moments, the whole process or one of its workers
-in turn, and is started again with the same command whenever it died, until all kills were spent and it finished; if it
-finishes too soon, it begins anew in an empty folder. Every file that a build promises must be equal, and no process or
-temporary file may be left.
+One build runs undisturbed. A second one is hit by `kill -9` at random moments: in turn the build itself and any other
+process of its tree (workers, Poppler, an OCR server, Python's resource tracker), or with `--only-workers` never the
+build itself. It is started again with the same command when it died, which with `--only-workers` it must not; if it
+finishes before all kills were spent, it begins anew in an empty folder, and every finished run is compared. All files
+that a build promises must be equal, every exit code 0 or that of our kill, and no process and no temporary file may be
+left. Prints one line of JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
+import platform
 import random
 import shutil
 import signal
@@ -20,25 +24,54 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
+
+from corpus.ingest import expand_inputs
+from corpus.render import VERSION
+from corpus.rundir import available_cores
 
 PROMISED = (
     "shards/*", "plan/*", "pages/*", "questions/*", "ledger.parquet", "samples.parquet", "mixture*", "rejected.parquet"
 )  # fmt: skip
+BUILD = "build"
+PYTHON_PROCESSES = {b"spawn_main": "worker", b"resource_tracker": "resource tracker", b"paddle_server": "PaddleOCR"}
 
 
-def start(inputs: list[str], out: Path, settings: list[str]) -> subprocess.Popen[bytes]:
-    chosen = [text for setting in settings for text in ("--set", setting)]
-    command = [sys.executable, "-m", "corpus.cli", "build", *inputs, "--out", str(out), "--workers", "2", "--quiet"]
-    return subprocess.Popen([*command, *chosen])
+class Builds:
+    """The same build, as often as it takes."""
+
+    def __init__(self, inputs: list[str], settings: list[str], scratch: Path) -> None:
+        self._inputs, self._settings = inputs, [text for setting in settings for text in ("--set", setting)]
+        self.scratch = scratch
+        self.started = 0
+
+    def start(self, out: Path) -> subprocess.Popen[bytes]:
+        self.started += 1
+        command = [sys.executable, "-m", "corpus.cli", "build", *self._inputs, "--out", str(out), "--workers", "2"]
+        return subprocess.Popen([*command, "--quiet", *self._settings], env=os.environ | {"TMPDIR": str(self.scratch)})
 
 
-def workers_of(pid: int) -> list[int]:
+def tree_of(pid: int) -> list[int]:
+    """Every living descendant of a process."""
+    found = []
     try:
-        found = [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-        return [p for p in found if b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()]
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            children = [int(child) for child in (thread / "children").read_text().split()]
+            found += [p for child in children for p in (child, *tree_of(child))]
+    except OSError:  # it ended meanwhile
+        pass
+    return found
+
+
+def kind_of(pid: int) -> str:
+    """What a process of the tree is; '' where it is gone."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
-        return []
+        return ""
+    known = (kind for mark, kind in PYTHON_PROCESSES.items() if mark in command)
+    return next(known, Path(os.fsdecode(command.split(b"\0")[0])).name)
 
 
 def is_running(pid: int) -> bool:
@@ -53,55 +86,79 @@ def bytes_of(run: Path) -> dict[str, str]:
     return {str(f.relative_to(run)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 
-def disturbed(inputs: list[str], out: Path, settings: list[str], seconds: float, kills: int, seed: int) -> list[str]:
-    """Build under `kills` kills; returns what was hit, and the ids of every worker that was seen are checked."""
-    draw, hit, seen = random.Random(seed), [], set[int]()
+def disturb(
+    builds: Builds, out: Path, expected: dict[str, str], pause_s: float, kills: int, seed: int, only_workers: bool
+) -> Counter[str]:
+    """Build under `kills` kills; returns what was hit. Every finished run has the expected bytes, or this fails."""
+    draw, hit, seen = random.Random(seed), Counter[str](), set[int]()
     while True:
-        process = start(inputs, out, settings)
-        moment = time.monotonic() + draw.uniform(0.3, max(0.6, 0.4 * seconds))
+        process = builds.start(out)
+        moment = time.monotonic() + draw.uniform(0.3, pause_s)
         while process.poll() is None:
-            time.sleep(0.05)
-            workers = workers_of(process.pid)
-            seen.update(workers)
-            of_worker = len(hit) % 2 == 1
-            if len(hit) == kills or time.monotonic() < moment or (of_worker and not workers):
+            time.sleep(0.02)
+            tree = tree_of(process.pid)
+            seen.update(tree)
+            if hit.total() == kills or time.monotonic() < moment:
                 continue
-            victim = draw.choice(workers) if of_worker else process.pid
-            try:
-                os.kill(victim, signal.SIGKILL)
-            except ProcessLookupError:
+            of_tree = only_workers or hit.total() % 2 == 1
+            victim = draw.choice(tree or [0]) if of_tree else process.pid
+            kind = BUILD if victim == process.pid else kind_of(victim)
+            if not victim or not kind or not is_running(victim):
                 continue
-            hit.append("build" if victim == process.pid else "worker")
-            moment = time.monotonic() + draw.uniform(0.3, max(0.6, 0.4 * seconds))
-        if process.returncode == 0 and len(hit) == kills:
-            time.sleep(1)
-            left = [pid for pid in seen if is_running(pid)]
-            assert not left, f"processes {left} outlived their build"
-            return hit
-        assert process.returncode in (0, -signal.SIGKILL), f"exit code {process.returncode}"
+            os.kill(victim, signal.SIGKILL)
+            hit[kind] += 1
+            moment = time.monotonic() + draw.uniform(0.3, pause_s)
+        allowed = (0,) if only_workers else (0, -signal.SIGKILL)
+        assert process.returncode in allowed, f"exit code {process.returncode} after {dict(hit)}"
         if process.returncode == 0:
+            found = bytes_of(out)
+            different = sorted(name for name, _ in expected.items() ^ found.items())
+            assert not different, f"other bytes after {dict(hit)}: {different}"
+            if hit.total() == kills:
+                break
             shutil.rmtree(out)
+    time.sleep(1)
+    left = [pid for pid in seen if is_running(pid)]
+    assert not left, f"processes {left} outlived their build"
+    return hit
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("inputs", nargs="+")
+    parser.add_argument("--only-workers", action="store_true")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", dest="settings", action="append", default=[])
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        calm, hit = Path(folder) / "calm", Path(folder) / "hit"
+        calm, hit, scratch = (Path(folder) / name for name in ("calm", "hit", "tmp"))
+        scratch.mkdir()
+        builds = Builds(args.inputs, args.settings, scratch)
         began = time.monotonic()
-        assert start(args.inputs, calm, args.settings).wait() == 0
-        seconds = time.monotonic() - began
-        print(f"undisturbed: {seconds:.1f} s, {len(bytes_of(calm))} files", flush=True)
-        victims = disturbed(args.inputs, hit, args.settings, seconds, args.kills, args.seed)
-        assert bytes_of(calm) == bytes_of(hit), "the killed build ended with other bytes"
-        left = [str(f) for f in hit.rglob("*.tmp")]
+        assert builds.start(calm).wait() == 0
+        calm_s = time.monotonic() - began
+        expected = bytes_of(calm)
+        builds.started = 0
+        began = time.monotonic()
+        pause_s = max(0.6, calm_s / 5)
+        victims = disturb(builds, hit, expected, pause_s, args.kills, args.seed, args.only_workers)
+        hit_s = time.monotonic() - began
+        left = [str(f) for f in (*hit.rglob("*.tmp"), *scratch.iterdir())]
         assert not left, f"temporary files are left: {left}"
-        of_workers = victims.count("worker")
-        print(f"{len(victims)} kills, {of_workers} of a worker and the others of the build: equal bytes, nothing left")
+    result = {
+        "settings": args.settings,
+        "only_workers": args.only_workers,
+        "files": len(expand_inputs(args.inputs)),
+        "kills": dict(victims.most_common()),
+        "starts": builds.started,
+        "equal_files": len(expected),
+        "seconds": round(hit_s),
+        "undisturbed_seconds": round(calm_s),
+        "versions": {"pymupdf": VERSION, "python": platform.python_version()},
+        "machine": f"{platform.machine()}, {available_cores()} cores",
+    }
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -229,7 +229,7 @@ def fingerprint_pdfs(
 def fingerprint_lines(uris: Sequence[str], workers: int) -> Iterator[tuple[str, str]]:
     """Lines of a list of these PDFs, and what is wrong with those that cannot be read: (line, '') or ('', problem)."""
     limits = WorkerSettings()
-    with WorkerPool(workers, limits.memory_mb) as pool:
+    with WorkerPool(workers, limits.memory_mb, limits.recycle_after) as pool:
         found = dict(fingerprint_pdfs(pool, names_of(uris), LIMIT_FACTOR * limits.timeout_s, DEFAULT_STORAGE))
     for uri in names_of(uris):
         file = found[uri]

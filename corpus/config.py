@@ -145,7 +145,11 @@ class ClientSettings(Settings):
     api_key_env: str | None = Field(
         None, description="environment variable that holds the key, such as OPENAI_API_KEY; null = no key is sent"
     )
-    images: Literal["inline", "file"] = Field("inline", description="file = by file://, for a vLLM on this machine")
+    images: Literal["inline", "file"] = Field(
+        "inline",
+        description="file = by file://, for a vLLM on this machine that may read below the run "
+        "(vllm serve --allowed-local-media-path)",
+    )
     max_in_flight: int = Field(64, ge=1, le=4_096, description="requests at once")
     max_documents: int = Field(16, ge=1, le=1_024, description="documents at once")
     image_mb: int = Field(512, ge=1, description="images held in memory at once")
@@ -191,7 +195,7 @@ class VllmSettings(Settings):
     start_timeout_s: float = Field(1_800, gt=0, description="for loading the model, its download included")
     health_timeout_s: float = Field(60, gt=0, description="a server that is silent for so long is started again")
     stop_timeout_s: float = Field(30, ge=0, description="from SIGTERM to SIGKILL")
-    max_restarts: int = Field(3, ge=0, description="in one run; one more death ends it")
+    max_restarts: int = Field(3, ge=0, description="without an answer in between; one more death ends the build")
 
     @field_validator("extra_args")
     @classmethod
@@ -458,6 +462,7 @@ class WorkerSettings(Settings):
     timeout_s: float = Field(120, gt=0, description="for a document, plus page_timeout_s a page")
     page_timeout_s: float = Field(20, gt=0)
     memory_mb: int = Field(4_096, ge=256, description="a worker above it is killed and its document rejected")
+    recycle_after: int = Field(200, ge=1, description="tasks after which a worker is replaced, with what it leaked")
 
 
 class StorageSettings(Settings):

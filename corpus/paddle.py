@@ -2,9 +2,9 @@
 
 PaddleOCR's dependencies clash with torch and vLLM, so it is never imported here: `ocr.python` runs
 `corpus/paddle_server.py`, and pages go to it through a pipe (a page of 6 MB takes milliseconds beside the seconds that
-reading it takes). A server that dies is started again for the page it died of; a page that kills it twice is given
-up with the reason, and the run goes on. A server that cannot start ends the run, because no page can be read then:
-that is tried before a build begins.
+reading it takes). A server that dies is started again for the page it died of; a page that crashes it twice is given
+up with the reason, and the run goes on; a kill from outside is no fault of the page (`corpus.kills`). A server that
+cannot start ends the run, because no page can be read then: that is tried before a build begins.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ import numpy as np
 
 from corpus.config import OcrSettings
 from corpus.errors import ConfigError, DocumentError, EngineError
+from corpus.kills import Killed, how_it_ended, is_outside_kill, undisturbed
 from corpus.ocr import TRUSTED_CONFIDENCE, OcrLine, mean_confidence
 from corpus.ocr_languages import FETCHED, LANGUAGES
 from corpus.paddle_server import BadFrame, read_frame, write_frame
@@ -35,6 +36,7 @@ SERVER = Path(__file__).with_name("paddle_server.py")
 SET_UP = "see `corpus doctor` for how to set it up"
 ATTEMPTS = 2  # at one page
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), "1")
+END_S = 1.0  # from the end of its output to that of the process
 PADDLE_FILES = ("inference.json", "inference.pdmodel")  # of which one, with inference.pdiparams
 
 
@@ -61,7 +63,7 @@ class About:
 
 
 class _Died(Exception):
-    """The server is gone, and why."""
+    """The server is gone by itself, and why."""
 
 
 class PaddleOcr:
@@ -76,7 +78,10 @@ class PaddleOcr:
         self._settings = settings
         self._models = find_models(Path(settings.models).expanduser(), settings.language) if settings.models else None
         self._server: _Server | None = None
-        self.about = self._running().about
+        try:
+            self.about = undisturbed(self._running).about
+        except Killed as e:
+            raise EngineError(f"PaddleOCR cannot start in ocr.python = {settings.python}: {e}") from None
         self.version = f"{self.about.version}, {self.about.inference}"
 
     def read(self, image: np.ndarray) -> list[OcrLine]:
@@ -103,15 +108,23 @@ class PaddleOcr:
             self._server = _Server(self._settings, self._models)
         return self._server
 
+    def _ask(self, image: np.ndarray) -> dict[str, Any]:
+        try:
+            return self._running().ask(image)
+        except (_Died, Killed):
+            self.close()
+            raise
+
     def _lines(self, image: np.ndarray) -> list[OcrLine]:
         why = ""
         for _ in range(ATTEMPTS):
             try:
-                reply = self._running().ask(image)
+                reply = undisturbed(partial(self._ask, image))
             except _Died as e:
                 why = str(e)
-                self.close()
                 continue
+            except Killed as e:
+                raise DocumentError("ocr-failed", f"PaddleOCR was {e}") from None
             if "error" in reply:
                 raise DocumentError("ocr-failed", f"PaddleOCR: {reply['error']}")
             lines = [OcrLine((x0, y0, x1, y1), t.strip(), conf) for x0, y0, x1, y1, t, conf in reply["lines"]]
@@ -148,6 +161,9 @@ class _Server:
             reply = self._receive()
         except _Died as e:
             reply = {"error": str(e)}
+        except Killed:
+            self.close()
+            raise
         if "error" in reply:
             self.close()
             not_installed = reply["error"].startswith(("ModuleNotFoundError", "ImportError"))
@@ -159,7 +175,7 @@ class _Server:
         """The server's reply to a page.
 
         Raises:
-            _Died: it gave none.
+            _Died, Killed: it gave none.
         """
         self._said.seek(0)  # what it printed about earlier pages
         self._said.truncate()
@@ -180,26 +196,24 @@ class _Server:
 
     def _receive(self) -> dict[str, Any]:
         assert self._process.stdout is not None
+        broken = ""
         try:
             frame = read_frame(self._process.stdout)
         except BadFrame as e:
-            raise _Died(f"it broke the protocol ({e})") from None
+            frame, broken = None, f"it broke the protocol ({e})"
         if frame is None:
-            code = self._process.wait()
-            raise _Died(f"{_end_of(code)}{self._last_words()}")
+            with contextlib.suppress(subprocess.TimeoutExpired):  # one that breaks the protocol may run on
+                self._process.wait(END_S if broken else None)
+            code = self._process.returncode
+            if is_outside_kill(code):
+                raise Killed(how_it_ended(code))
+            raise _Died(broken or f"{how_it_ended(code)}{self._last_words()}")
         return frame[0]
 
     def _last_words(self) -> str:
         self._said.seek(0)
         lines = self._said.read().decode("utf-8", "replace").strip().splitlines()
         return f": {lines[-1].strip()[:200]}" if lines else ""
-
-
-def _end_of(code: int) -> str:
-    if code < 0:
-        known = {s.value: s.name for s in signal.Signals}
-        return f"killed by {known.get(-code, f'signal {-code}')}"
-    return f"exited with code {code}"
 
 
 def _turned(line: OcrLine, shape: tuple[int, ...]) -> OcrLine:

@@ -97,7 +97,8 @@ def build(
     engine_version(config.ocr)
     run = RunDir(path_of(out, config.storage))
     run.prepare()
-    with run.lock(), BuildProgress(quiet) as progress, WorkerPool(workers, config.workers.memory_mb) as pool:
+    pool = WorkerPool(workers, config.workers.memory_mb, config.workers.recycle_after)
+    with run.lock(), BuildProgress(quiet) as progress, pool:
         state = Build(run=run, config=config, pool=pool, progress=progress, password=password, benchmark=benchmark)
         steps: dict[str, Callable[[], str]] = {
             "ingest": lambda: ingest.run(state, sources),

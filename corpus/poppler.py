@@ -2,7 +2,8 @@
 
 Starting Poppler costs as much as rendering a page, so a run of pages of one size is one process, which halves the CPU
 time. What goes wrong in a run is tried again page by page, so that a fault is the fault of its page. Poppler's
-processes die with this one, and keep to its limits of time and memory.
+processes die with this one, and keep to its limits of time and memory; one that is killed from outside is started
+again (`corpus.kills`), since half of what it would have sent looks like a fault of the page.
 
 `pdftoppm` fits only upright pages to a width and a height: of a page on its side it applies each scale to the other
 side. Such a page is rendered at one resolution for both sides, never below the wanted one, and resized.
@@ -26,6 +27,7 @@ from typing import Any
 from PIL import Image
 
 from corpus.errors import ConfigError, DocumentError
+from corpus.kills import Killed, how_it_ended, is_outside_kill, undisturbed
 from corpus.records import PageGrid
 
 INSTALL = "pip install 'longdoc[pdf2image]', and Poppler (Debian: apt-get install poppler-utils)"
@@ -83,13 +85,21 @@ def poppler_version() -> str:
     versions = []
     for tool in ("pdftoppm", "pdfinfo"):
         try:
-            done = subprocess.run([tool, "-v"], capture_output=True, stdin=subprocess.DEVNULL, timeout=60, check=True)
-        except (OSError, subprocess.SubprocessError):
+            said = undisturbed(functools.partial(_asked_for_its_version, tool))
+        except (OSError, subprocess.SubprocessError, Killed):
             raise ConfigError(f"render.backend = 'pdf2image', but Poppler's {tool} does not run: {INSTALL}") from None
-        versions.append(done.stderr.decode("utf-8", "replace").partition("\n")[0].rpartition(" ")[2])
+        versions.append(said.decode("utf-8", "replace").partition("\n")[0].rpartition(" ")[2])
     if versions[0] != versions[1]:
         raise ConfigError(f"pdftoppm {versions[0]} and pdfinfo {versions[1]} are of two versions of Poppler: {INSTALL}")
     return f"poppler {versions[0]}, pdf2image {package}"
+
+
+def _asked_for_its_version(tool: str) -> bytes:
+    done = subprocess.run([tool, "-v"], capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
+    if is_outside_kill(done.returncode):
+        raise Killed(how_it_ended(done.returncode))
+    done.check_returncode()
+    return done.stderr
 
 
 def render_with_poppler(
@@ -149,8 +159,11 @@ def _attempt(path: str, run: list[Wanted], shape: _Shape, limits: Limits) -> lis
     if sideways:
         how = {"dpi": 72 * max(a / b for a, b in zip(size, shape.shown, strict=True))}
     try:
+        convert = functools.partial(
+            pdf2image.convert_from_path, path, first_page=first, last_page=last, use_cropbox=True, **how
+        )
         with _confined(limits):
-            found = pdf2image.convert_from_path(path, first_page=first, last_page=last, use_cropbox=True, **how)
+            found = undisturbed(convert)
         images = [image.convert("RGB") for image in found]
         if sideways:
             images = [image.resize(size, Image.Resampling.LANCZOS) for image in images]
@@ -172,8 +185,11 @@ def _shapes(path: str, num_pages: int, first_page: int, count: int, limits: Limi
     import pdf2image
 
     try:
+        ask = functools.partial(
+            pdf2image.pdfinfo_from_path, path, first_page=first_page + 1, last_page=first_page + count
+        )
         with _confined(limits):
-            said = pdf2image.pdfinfo_from_path(path, first_page=first_page + 1, last_page=first_page + count)
+            said = undisturbed(ask)
     except MemoryError:
         raise
     except Exception as e:  # what pdf2image makes of a tool that fails
@@ -222,12 +238,24 @@ class _Confined(subprocess.Popen[bytes]):
 
     def __init__(self, limits: Limits, *args: Any, **options: Any) -> None:
         self._limits = limits
+        self._ended_by_us = False
         confine = functools.partial(_confine, os.getpid(), limits.memory_mb << 20)
         super().__init__(*args, **{**options, "stdin": subprocess.DEVNULL, "preexec_fn": confine})
 
     def communicate(self, input: bytes | None = None, timeout: float | None = None) -> tuple[bytes, bytes]:
-        """As always, but with a limit where the caller sets none."""
-        return super().communicate(input, self._limits.timeout_s if timeout is None else timeout)
+        """As always, but with a limit where the caller sets none.
+
+        Raises:
+            Killed: the process was killed from outside.
+        """
+        said = super().communicate(input, self._limits.timeout_s if timeout is None else timeout)
+        if is_outside_kill(self.returncode) and not self._ended_by_us:
+            raise Killed(f"Poppler was {how_it_ended(self.returncode)}")
+        return said
+
+    def kill(self) -> None:
+        self._ended_by_us = True
+        super().kill()
 
 
 def _confine(parent: int, memory_bytes: int) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 from corpus.errors import ConfigError, EngineError
@@ -28,6 +29,7 @@ from corpus.store import disk_message, file_sha256, remove_leftovers, write_json
 MIN_PARTITIONS = 16
 DOCUMENTS_PER_PARTITION = 64
 MAX_GROWTH = 8  # a partition of 512 documents is 20,000 pages, half a gigabyte as records
+PAGE_IMAGES = "page-images"
 OWNED = {  # the files that a stage writes for a partition, by glob
     "pages": ("pages/p*.parquet",),
     "sketches": (".state/sketches/p*.parquet", ".state/signatures/p*.parquet"),
@@ -85,6 +87,24 @@ class RunDir:
         run = hashlib.sha256(self._remote.url.encode()).hexdigest()[:16]
         return cache_folder(self._remote.settings).joinpath("runs", run, *parts)
 
+    @contextmanager
+    def page_images(self) -> Iterator[Path]:
+        """An empty folder of this machine for images on their way to a server, gone afterwards. Needs `lock`, which
+        removes what a killed build left there.
+
+        Raises:
+            EngineError: it cannot be made.
+        """
+        folder = self.scratch(PAGE_IMAGES)
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as e:
+            raise EngineError(disk_message(folder, e)) from None
+        try:
+            yield folder
+        finally:
+            rmtree(folder, ignore_errors=True)
+
     def prepare(self) -> None:
         """Create the folders and clear what a killed run left half-written.
 
@@ -117,6 +137,7 @@ class RunDir:
         if self._remote is not None:
             with lease(self._remote / ".state" / "lock") as self._lease:
                 self._remote.abort_uploads()  # of a build that was killed
+                rmtree(self.scratch(PAGE_IMAGES), ignore_errors=True)
                 try:
                     yield
                 finally:
@@ -131,6 +152,7 @@ class RunDir:
                     f"another build is running in {self.root}; wait for it or name another --out"
                 ) from None
             remove_leftovers(self.root)  # of a build that was killed
+            rmtree(self.scratch(PAGE_IMAGES), ignore_errors=True)
             try:
                 yield
             finally:

@@ -1,9 +1,10 @@
 """Worker processes that a bad document cannot take down with it.
 
 Each task runs in a child process that is killed when it exceeds its time or memory, or stands still, and replaced when
-it dies; the task then ends as a `Failure` and the run goes on. A death may have come from outside (the kernel short of
-memory, an operator), so the task is tried again before anybody is blamed. Processes are spawned, not forked (ONNX and
-MuPDF keep threads), live through the whole build, so that their imports are paid once, and die with their parent.
+it dies; the task then ends as a `Failure` and the run goes on. A crash is tried again before anybody is blamed, and a
+kill from outside, which says nothing about the task, many times (`corpus.kills`). Where the kernel kills because memory
+is short, or somebody does again and again, the task is run alone. Processes are spawned, not forked (ONNX and MuPDF
+keep threads), live through the whole build, so that their imports are paid once, and die with their parent.
 
 `concurrent.futures` offers neither: there, one crashed child breaks the pool and a hang cannot be ended.
 """
@@ -19,22 +20,24 @@ import signal
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from corpus.errors import DocumentError, EngineError, LongdocError
+from corpus.kills import OUTSIDE_KILLS, MemoryWatch, how_it_ended, is_outside_kill, pause_s
 
 K = TypeVar("K")
 
-RECYCLE_AFTER = 200  # tasks; what libraries leak is returned with the process
 POLL_S = 0.1  # what a decompression bomb can take between two looks is a few hundred megabytes
 IDLE_S = 0.01  # between two looks for a new task, while there is none
 END: Any = object()
-ATTEMPTS = 3  # of a task whose process died
+CRASHED, KILLED, KILLED_FOR_MEMORY = "crashed", "killed", "killed-for-memory"
+ATTEMPTS = {CRASHED: 3, KILLED: OUTSIDE_KILLS, KILLED_FOR_MEMORY: 10}  # of a task, by how its process died
+ALONE_AFTER = 3  # kills; not everybody who kills for want of memory is the kernel, which says so
 TIMEOUT, OUT_OF_MEMORY, WORKER_DIED = "timeout", "out-of-memory", "worker-died"
 LIMIT_REASONS = (TIMEOUT, OUT_OF_MEMORY)  # another limit may change them
 STARTUP_S = 120.0  # for a new child to import PyMuPDF and ONNX, before its task's own clock starts
@@ -71,6 +74,20 @@ class Outcome(Generic[K]):
     value: Any
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Attempt(Generic[K]):
+    """A task to run, how often its process died, and when it may begin (`time.monotonic()`)."""
+
+    task: Task[K]
+    deaths: Counter[str] = field(default_factory=Counter)
+    not_before: float = 0.0
+
+    @property
+    def alone(self) -> bool:
+        """Whether nothing should run beside it."""
+        return self.deaths[KILLED_FOR_MEMORY] > 0 or self.deaths[KILLED] >= ALONE_AFTER
+
+
 class _Child:
     """One process and the pipe to it."""
 
@@ -81,32 +98,35 @@ class _Child:
         self.process.start()
         _restore_interrupts(on_interrupt)
         theirs.close()
-        self.task: Task[Any] | None = None
-        self.attempt = 0
+        self.attempt: _Attempt[Any]
         self.deadline = self.stalled = 0.0  # moments at which the task is given up
         self.pages_done = 0  # of the task
         self.done = 0  # tasks
 
-    def start(self, task: Task[Any], attempt: int) -> None:
-        self.task, self.attempt, self.pages_done = task, attempt, 0
-        self.deadline = self.stalled = time.monotonic() + STARTUP_S + task.timeout_s
-        self.pipe.send((task.function, task.argument))
+    @property
+    def task(self) -> Task[Any]:
+        return self.attempt.task
 
-    def end(self) -> int | None:
-        """Kill the process and say how it had ended, if it had."""
-        code: int | None = self.process.exitcode
+    def start(self, attempt: _Attempt[Any]) -> None:
+        self.attempt, self.pages_done = attempt, 0
+        self.deadline = self.stalled = time.monotonic() + STARTUP_S + self.task.timeout_s
+        self.pipe.send((self.task.function, self.task.argument))
+
+    def end(self) -> None:
+        """Kill the process, if it runs."""
         self.process.kill()
         self.process.join()
         self.pipe.close()
-        return code
 
 
 class WorkerPool:
-    """`num_workers` child processes. A context manager: leaving it ends them."""
+    """`num_workers` child processes, replaced after `recycle_after` tasks. A context manager: leaving it ends them."""
 
-    def __init__(self, num_workers: int, memory_mb: int) -> None:
+    def __init__(self, num_workers: int, memory_mb: int, recycle_after: int = 200) -> None:
         self._memory_bytes = memory_mb * 2**20
         self._num_workers = num_workers
+        self._recycle_after = recycle_after
+        self._memory = MemoryWatch()
         self._context = multiprocessing.get_context("spawn")
         self._idle: list[_Child] = []
         self._busy: list[_Child] = []
@@ -128,21 +148,25 @@ class WorkerPool:
         Raises:
             EngineError: a task met a fault that is not its document's (a full disk).
         """
-        fresh, again, more = iter(tasks), deque[tuple[Task[K], int]](), True
+        fresh, again, more = iter(tasks), list[_Attempt[K]](), True
         while True:
-            while len(self._busy) < self._num_workers:
-                if again:
-                    task, attempt = again.popleft()
+            while self._has_room():
+                attempt = _first_ready(again, time.monotonic())
+                if attempt is not None:
+                    if attempt.alone and self._busy:
+                        break
+                    again.remove(attempt)
                 elif more and (taken := next(fresh, END)) is not None:
                     if taken is END:
                         more = False
                         continue
-                    task, attempt = taken, 1
+                    attempt = _Attempt(taken)
                 else:
                     break
-                self._busy.append(self._started(task, attempt))
+                self._busy.append(self._started(attempt))
+            self._memory.is_short()  # it has to look often
             if not self._busy:
-                if not more:
+                if not more and not again:
                     return
                 time.sleep(IDLE_S)
                 continue
@@ -152,12 +176,12 @@ class WorkerPool:
                 try:
                     message = child.pipe.recv()
                 except (EOFError, OSError):
-                    dead = self._buried(child)
-                    if child.attempt < ATTEMPTS and child.task is not None:
-                        progress(-child.pages_done)
-                        again.append((child.task, child.attempt + 1))
+                    verdict = self._bury(child)
+                    if isinstance(verdict, Failure):
+                        yield Outcome(child.task.key, replace(verdict, pages_done=child.pages_done))
                     else:
-                        yield dead
+                        progress(-child.pages_done)
+                        again.append(verdict)
                     continue
                 outcome = self._receive(child, message, progress)
                 if outcome:
@@ -167,23 +191,28 @@ class WorkerPool:
                 if failure:
                     yield self._fail(child, failure)
 
-    def _started(self, task: Task[K], attempt: int) -> _Child:
+    def _has_room(self) -> bool:
+        return len(self._busy) < self._num_workers and not any(child.attempt.alone for child in self._busy)
+
+    def _started(self, attempt: _Attempt[K]) -> _Child:
         """A child that has begun with the task."""
         while True:
             child = self._idle.pop() if self._idle else _Child(self._context)
             try:
-                child.start(task, attempt)
+                child.start(attempt)
                 return child
             except OSError:  # it died while it had nothing to do
                 child.end()
 
-    def _buried(self, child: _Child) -> Outcome[Any]:
-        """A dead child's task as a failure."""
+    def _bury(self, child: _Child) -> _Attempt[Any] | Failure:
+        """Remove a dead child; what becomes of its task."""
         child.process.join(timeout=5)
-        return self._fail(child, Failure(WORKER_DIED, _death(child.process.exitcode), child.pages_done))
+        verdict = _verdict(child.attempt, child.process.exitcode, self._memory.is_short(), time.monotonic())
+        child.end()
+        self._busy.remove(child)
+        return verdict
 
     def _receive(self, child: _Child, message: tuple[str, Any], progress: Callable[[int], None]) -> Outcome[Any] | None:
-        assert child.task is not None
         kind, value = message
         now = time.monotonic()
         if kind == "started":
@@ -198,18 +227,16 @@ class WorkerPool:
             raise EngineError(value)
         if isinstance(value, Failure):
             value = replace(value, pages_done=child.pages_done)
-        key, child.task = child.task.key, None
         child.done += 1
         self._busy.remove(child)
-        if child.done >= RECYCLE_AFTER:
+        if child.done >= self._recycle_after:
             child.end()
         else:
             self._idle.append(child)
-        return Outcome(key, value)
+        return Outcome(child.task.key, value)
 
     def _limit(self, child: _Child) -> Failure | None:
         """The limit that a busy child exceeds, if any."""
-        assert child.task is not None
         if child.pipe.poll():
             return None  # it has something to say, perhaps its result
         now = time.monotonic()
@@ -223,10 +250,32 @@ class WorkerPool:
         return None
 
     def _fail(self, child: _Child, failure: Failure) -> Outcome[Any]:
-        assert child.task is not None
         child.end()
         self._busy.remove(child)
         return Outcome(child.task.key, failure)
+
+
+def _first_ready(again: Sequence[_Attempt[K]], now: float) -> _Attempt[K] | None:
+    """The attempt to begin next; one that runs alone first, or it would wait until there is nothing else."""
+    ready = [attempt for attempt in again if attempt.not_before <= now]
+    return min(ready, key=lambda attempt: not attempt.alone, default=None)
+
+
+def _verdict(attempt: _Attempt[K], exit_code: int | None, memory_is_short: bool, now: float) -> _Attempt[K] | Failure:
+    """What becomes of a task whose process died: another attempt, or its end."""
+    kind = KILLED if is_outside_kill(exit_code) else CRASHED
+    if exit_code == -signal.SIGKILL and memory_is_short:
+        kind = KILLED_FOR_MEMORY
+    deaths = attempt.deaths + Counter([kind])
+    if deaths[kind] < ATTEMPTS[kind]:
+        pause = 0.0 if kind == CRASHED else pause_s(deaths[KILLED] + deaths[KILLED_FOR_MEMORY])
+        return _Attempt(attempt.task, deaths, now + pause)
+    how = f"{how_it_ended(exit_code)} while it handled the document"
+    if kind == KILLED:
+        how += f", from outside, {deaths[kind]} times"
+    if kind == KILLED_FOR_MEMORY:
+        how += f", {deaths[kind]} times, by the kernel: the machine has too little memory for one worker"
+    return Failure(WORKER_DIED, how)
 
 
 def resident_bytes(pid: int) -> int:
@@ -251,13 +300,6 @@ def _ignore_interrupts() -> Any:
 def _restore_interrupts(handler: Any) -> None:
     if handler is not None:
         signal.signal(signal.SIGINT, handler)
-
-
-def _death(exit_code: int | None) -> str:
-    if exit_code is not None and exit_code < 0:
-        known = {s.value: s.name for s in signal.Signals}
-        return f"killed by {known.get(-exit_code, f'signal {-exit_code}')} while it handled the document"
-    return f"exited with code {exit_code} while it handled the document"
 
 
 def _serve(pipe: Connection, parent: int) -> None:

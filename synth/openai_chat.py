@@ -57,6 +57,7 @@ CONNECT_S = 15.0
 MAX_RESPONSE_BYTES = 16 * 2**20
 MAX_DETAIL = 300  # characters of what a server said
 PASSING_STATUS = (408, 409, 425, 429)  # and every 5xx
+MAY_HAVE_DIED = ("unreachable", "connection-cut", "server-error")
 NO_MONEY = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
 TOO_LONG = re.compile(r"context[ _-]?(length|window)|maximum model length|max_model_len|too many (input )?tokens", re.I)
 SIGNATURES = ((b"\xff\xd8\xff", "jpeg"), (b"\x89PNG\r\n\x1a\n", "png"), (b"RIFF", "webp"))
@@ -324,7 +325,8 @@ class OpenAiChat:
         model: str,
         api_key_env: str = "",
         api_key: str = "",
-        revive: Callable[[], None] | None = None,
+        revive: Callable[[], int] | None = None,
+        on_answer: Callable[[], None] | None = None,
         timeout_s: float = 600.0,
         attempts: int = 5,
         backoff_s: float = 1.0,
@@ -345,10 +347,11 @@ class OpenAiChat:
             model: its name there.
             api_key_env: name of the environment variable that holds the key; '' sends none.
             api_key: the key itself, for a server of ours.
-            revive: called in a thread when there is no connection; returns when the server is there again, or raises
-                `EngineError`.
+            revive: for a server of ours; called in a thread when it seems to have died. Returns when it is there again,
+                and how often it was started again in all, or raises `EngineError`.
+            on_answer: called when an answer has come.
             timeout_s: for one attempt, from connecting to the last byte.
-            attempts: of one request, in all. Attempts that find no server are not counted.
+            attempts: of one request, in all. Attempts that find no server, or during which ours died, are not counted.
             backoff_s: longest pause after the first failure; it doubles, up to 30 s.
             max_in_flight: requests at once.
             max_image_bytes: of all requests at once. One that needs more goes alone.
@@ -372,7 +375,8 @@ class OpenAiChat:
         self.base_url = checked_base_url(base_url)
         self._model = model
         self._key = api_key or api_key_of(api_key_env)
-        self._revive = revive
+        self._revive, self._on_answer = revive, on_answer
+        self._restarts = 0  # of the server, as far as known
         self._key_env = api_key_env
         self._timeout_s, self._attempts, self._backoff_s = timeout_s, attempts, backoff_s
         self._images, self._image_folder, self._structured = images, image_folder, structured
@@ -469,14 +473,16 @@ class OpenAiChat:
             await self._turn()
             if self._gone:
                 raise EngineError(self._gone)
-            began = time.monotonic()
+            began, restarts = time.monotonic(), self._restarts
             found = await self._attempt(self._chat(body))
             if isinstance(found, ChatAnswer):
                 self._spacing_s = min(LONGEST_SPACING_S, (time.monotonic() - began) / (2 * self._max_in_flight))
                 self._away_since, self._failed_in_a_row = None, 0
+                if self._on_answer:
+                    self._on_answer()
                 return found
             tries += 1
-            if found.kind == "unreachable" and self._revive:
+            if self._revive and found.reason in MAY_HAVE_DIED:
                 await self._revived(self._revive)
             elif found.kind == "unreachable":
                 now = time.monotonic()
@@ -489,7 +495,7 @@ class OpenAiChat:
                 self._give_up(self._explain(found))
             if found.kind == "refused":
                 raise RequestFailed(found.reason, found.detail)
-            counted += found.kind == "passing"
+            counted += found.kind == "passing" and restarts == self._restarts
             if counted == self._attempts:
                 self._failed_in_a_row += 1
                 if self._failed_in_a_row >= self._gone_after_failures:
@@ -499,9 +505,9 @@ class OpenAiChat:
                 self._usage.retried(purpose)
                 await self._pause(pause_s(tries, self._backoff_s, found.retry_after_s, self._rng.random()))
 
-    async def _revived(self, revive: Callable[[], None]) -> None:
+    async def _revived(self, revive: Callable[[], int]) -> None:
         try:
-            await asyncio.to_thread(revive)
+            self._restarts = max(self._restarts, await asyncio.to_thread(revive))
         except EngineError as e:
             self._give_up(str(e))
 

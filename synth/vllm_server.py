@@ -5,8 +5,9 @@ reached as any OpenAI-compatible server would be. It listens on this machine onl
 it is down, and answers nobody without a key that is drawn for it and never on a command line. Between it and us stands
 `vllm_supervisor.py`, which ends it with all of its engine processes when this process ends, even by kill -9.
 
-A server that dies is started again, a few times in a run: what it had not answered is asked again. Loading a large
-model takes minutes, which is why one server serves the whole run.
+A server that dies is started again, a few times without an answer in between: what it had not answered is asked again.
+Loading a large model takes minutes, which is why one server serves the whole run. A server that was killed from outside
+is not blamed (`corpus.kills`); of an engine process of vLLM we cannot tell, because vLLM buries it and ends by itself.
 """
 
 from __future__ import annotations
@@ -32,12 +33,14 @@ from typing import BinaryIO
 from corpus.blocks import clean
 from corpus.config import VllmSettings
 from corpus.errors import ConfigError, EngineError
+from corpus.kills import OUTSIDE_KILLS, Killed, is_outside_kill, undisturbed
 
 HOST = "127.0.0.1"
 SUPERVISOR = Path(__file__).with_name("vllm_supervisor.py")
 POLL_S = 0.2
 PROBE_S = 5.0  # for one answer of /health
 SUPERVISOR_S = 10.0  # to end once it has killed everything
+MAX_RESTARTS = OUTSIDE_KILLS  # in a run, whatever it answers and whoever killed it
 LOG_LINES, LOG_LINE_CHARS, LOG_TAIL_BYTES = 12, 300, 262_144
 ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # colours
 PREFIX = re.compile(r"(?:\(\w{1,20} pid=\d{1,10}\) )?(?:[A-Z]{1,10} \d\d-\d\d [\d:]{8} \[[^\]\s]{1,80}\] ?)?")
@@ -133,12 +136,16 @@ class VllmServer:
         self.base_url = f"http://{HOST}:{self._port}/v1"
         self.api_key = secrets.token_urlsafe(32)
         self.model = served_name(settings, model)
-        self.restarts = 0
+        self.restarts = 0  # in all
+        self._deaths = 0  # by itself, since it answered
 
     def __enter__(self) -> VllmServer:
         try:
             with self._lock:
-                self._start()
+                undisturbed(self._start)
+        except Killed as e:
+            self.stop()
+            raise EngineError(f"vLLM cannot be started: {e}") from None
         except BaseException:
             self.stop()
             raise
@@ -147,27 +154,36 @@ class VllmServer:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def ensure_running(self) -> None:
-        """Return when the server answers; start it again if it died. For callers whose connection failed.
+    def note_answer(self) -> None:
+        """For callers to say that a request was answered: deaths are counted anew."""
+        self._deaths = 0
 
-        Blocks, for minutes where a model is loaded. Callers may be threads: one restarts, the others wait for it.
+    def ensure_running(self) -> int:
+        """Return when the server answers, and how often it was started again; start it again if it died.
+
+        For callers whose connection failed. Blocks, for minutes where a model is loaded. Callers may be threads: one
+        restarts, the others wait for it.
 
         Raises:
             EngineError: it died too often, or was stopped.
         """
         with self._lock:
             if self._comes_round():
-                return
-            why = self._end()
-            while self.restarts < self._settings.max_restarts:
+                return self.restarts
+            death: Exception = self._end()
+            while self._may_start_again(death):
                 self.restarts += 1
                 try:
                     self._start()
-                    return
-                except EngineError as e:
+                    return self.restarts
+                except (EngineError, Killed) as e:
                     self._refuse_if_stopping()
-                    why = str(e)
-            raise EngineError(f"vLLM was started again {self.restarts} times and is down; {why}")
+                    death = e
+            raise EngineError(f"vLLM was started again {self.restarts} times and is down; {death}")
+
+    def _may_start_again(self, death: Exception) -> bool:
+        self._deaths += not isinstance(death, Killed)
+        return self._deaths <= self._settings.max_restarts and self.restarts < MAX_RESTARTS
 
     def stop(self) -> None:
         """End the server and all of its processes; also from another thread than the one that waits for it."""
@@ -190,7 +206,8 @@ class VllmServer:
         deadline = time.monotonic() + self._settings.start_timeout_s
         while not self._is_healthy():
             if self._has_ended():
-                raise EngineError(f"vLLM was not ready when it ended; {self._end()}")
+                death = self._end()
+                raise type(death)(f"vLLM was not ready when it ended; {death}")
             if time.monotonic() > deadline:
                 why = self._end()
                 limit = self._settings.start_timeout_s
@@ -238,11 +255,11 @@ class VllmServer:
         """Whether the supervisor ended, and with it everything that it watched."""
         return self._process is None or _ended_within(self._process.pid, 0)
 
-    def _end(self) -> str:
+    def _end(self) -> EngineError | Killed:
         """End what runs, if anything does; how it ended and what it said last."""
         process, self._process = self._process, None
         if process is None:
-            return "it is not running"
+            return EngineError("it is not running")
         ended_itself = _ended_within(process.pid, 0)
         assert process.stdin is not None
         process.stdin.close()  # tells the supervisor to end everything
@@ -250,7 +267,10 @@ class VllmServer:
         with contextlib.suppress(ProcessLookupError):  # where the supervisor was killed: what it left, and itself
             os.killpg(process.pid, signal.SIGKILL)
         code = process.wait()
-        return f"{_end_of(code) if ended_itself else 'we ended it'}; {self._last_lines()}"
+        if not ended_itself:
+            return EngineError(f"we ended it; {self._last_lines()}")
+        how = f"{_end_of(code)}; {self._last_lines()}"
+        return Killed(how) if _is_outside_kill(code) else EngineError(how)
 
     def _last_lines(self) -> str:
         try:
@@ -289,6 +309,11 @@ def _ended_within(pid: int, limit_s: float) -> bool:
             return False
         time.sleep(POLL_S / 10)
     return True
+
+
+def _is_outside_kill(code: int) -> bool:
+    """Whether the supervisor or the server was killed from outside, by the supervisor's exit code."""
+    return is_outside_kill(code) or is_outside_kill(128 - code)
 
 
 def _end_of(code: int) -> str:

@@ -1,8 +1,8 @@
 """A `vllm serve` that serves nothing but its health and its models, and fails on order.
 
 `write_fake_vllm` writes an "interpreter" that runs this file. The model's folder says what each start does, one line a
-start in `plan.txt`, `serve` when there is none: serve | die | hang | silent. Words after it change how it serves:
-`stubborn` ignores SIGTERM, `escape` has an engine process in a session of its own that ignores it too.
+start in `plan.txt`, `serve` when there is none: serve | die | killed | hang | silent. Words after it change how it
+serves: `stubborn` ignores SIGTERM, `escape` has an engine process in a session of its own that ignores it too.
 Every start adds a line to `starts.jsonl`: process ids, arguments and environment.
 """
 
@@ -58,6 +58,8 @@ def main(arguments: list[str]) -> None:
     if words[0] == "die":
         os.write(1, b"\x1b[31mRuntimeError: no memory is left\x1b[0m\n")
         sys.exit(3)
+    if words[0] == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
     if words[0] == "hang":
         engine.wait()
     threading.Thread(target=end_with, args=(engine,), daemon=True).start()

@@ -180,13 +180,12 @@ def write_raw_pdf(
     return path
 
 
-def poppler_in_the_way(folder: Path, script: str) -> Path:
-    """A folder for PATH whose `pdftoppm` is a shell script; it may end with `exec "$REAL" "$@"`."""
-    real = shutil.which("pdftoppm")
+def poppler_in_the_way(folder: Path, script: str, tool: str = "pdftoppm") -> Path:
+    """A folder for PATH in which a tool of Poppler's is a shell script; it may end with `exec "$REAL" "$@"`."""
+    real = shutil.which(tool)
     folder.mkdir(parents=True, exist_ok=True)
-    tool = folder / "pdftoppm"
-    tool.write_text(f"#!/bin/sh\nREAL={real}\nHERE={folder}\n{script}\n")
-    tool.chmod(0o755)
+    (folder / tool).write_text(f"#!/bin/sh\nREAL={real}\nHERE={folder}\n{script}\n")
+    (folder / tool).chmod(0o755)
     return folder
 
 
@@ -215,15 +214,42 @@ def crash(argument: Any, progress: Progress) -> None:
     time.sleep(60)
 
 
-def die_at_first(argument: Path, progress: Progress) -> str:
-    """A task whose process is killed from outside when it runs for the first time, after one page."""
+def die_at_first(argument: tuple[Path, int, signal.Signals], progress: Progress) -> int:
+    """A task whose process is ended by a signal the first so many times, after one page; then how often it ran.
+
+    Every run adds its process id to the file.
+    """
+    file, times, number = argument
     progress(1)
-    if argument.exists():
-        return "done"
-    argument.touch()
-    time.sleep(0.2)  # for the parent to hear of the page
-    os.kill(os.getpid(), signal.SIGKILL)
+    with open(file, "a") as notes:
+        notes.write(f"{os.getpid()}\n")
+    runs = len(file.read_text().splitlines())
+    if runs > times:
+        return runs
+    time.sleep(0.05)  # for the parent to hear of the page
+    os.kill(os.getpid(), number)
+    time.sleep(60)
     raise AssertionError("unreachable")
+
+
+def run_beside(argument: tuple[Path, str, int], progress: Progress) -> list[str]:
+    """A task that is killed the first so many times; then the names of those that run at the same time.
+
+    Each has a file of its name in the folder while it runs.
+    """
+    folder, name, times = argument
+    kills = folder / f"{name}.kills"
+    count = len(kills.read_text()) if kills.exists() else 0
+    mark = folder / f"{name}.runs"
+    mark.touch()
+    time.sleep(0.2)
+    beside = sorted(f.stem for f in folder.glob("*.runs") if f != mark)
+    mark.unlink()
+    if count < times:
+        kills.write_text("x" * (count + 1))
+        os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(60)
+    return beside
 
 
 def stand_still(argument: int, progress: Progress) -> None:
@@ -312,7 +338,39 @@ from pathlib import Path
 HERE = Path(__file__).parent
 print("a greeting on standard output")
 os.write(1, b"\\x00\\x00\\x00\\x02{}")  # to whoever believes that it may speak there
-START, RAISE, LEAVE, KILLED, KILLED_ONCE, HANG, EAT, UPSIDE_DOWN = range(8)
+START, RAISE, LEAVE, CRASH, KILLED_ONCE, HANG, EAT, UPSIDE_DOWN, KILLED_SO_OFTEN = range(9)
+
+
+def killed(name, times):
+    """Whether this process is to be killed now, as it was less than so often by this name."""
+    with open(HERE / name, "a") as f:
+        f.write("x")
+    return (HERE / name).stat().st_size <= times
+
+
+class HalfOf:
+    """A pipe whose process is killed when half of the first reply to a page is out."""
+
+    def __init__(self, pipe):
+        self.pipe, self.frames = pipe, 0
+
+    def write(self, data):
+        self.frames += data[:4] != b"" and data[4:5] == b"{"
+        if self.frames == 2 and killed("killed-in-reply", 1):
+            self.pipe.write(data[: len(data) // 2])
+            self.pipe.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.pipe.write(data)
+
+    def flush(self):
+        self.pipe.flush()
+
+
+if (HERE / "killed-in-reply").exists():
+    server = sys.modules["__main__"]
+    write_frame = server.write_frame
+    halved = {}
+    server.write_frame = lambda pipe, *frame: write_frame(halved.setdefault(pipe, HalfOf(pipe)), *frame)
 
 
 class PaddleOCR:
@@ -320,6 +378,10 @@ class PaddleOCR:
         (HERE / "options.txt").write_text(repr(options))
         with open(HERE / "starts.txt", "a") as f:
             f.write(f"{os.getpid()}\\n")
+        at_start = HERE / "killed-at-start"
+        if at_start.exists() and int(at_start.read_text()) > 0:
+            at_start.write_text(str(int(at_start.read_text()) - 1))
+            os.kill(os.getpid(), signal.SIGKILL)
         if (HERE / "broken").exists():
             raise RuntimeError((HERE / "broken").read_text())
 
@@ -333,8 +395,11 @@ class PaddleOCR:
         if what == LEAVE:
             print("last words of the library", file=sys.stderr, flush=True)
             os._exit(argument)
-        if what == KILLED or (what == KILLED_ONCE and not (HERE / "killed").exists()):
-            (HERE / "killed").touch()
+        if what == CRASH:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if what == KILLED_ONCE and killed("killed-once", 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if what == KILLED_SO_OFTEN and killed("kills", argument):
             os.kill(os.getpid(), signal.SIGKILL)
         if what == HANG:
             time.sleep(600)
@@ -352,7 +417,7 @@ class PaddleOCR:
             }
         ]
 '''
-RAISE, LEAVE, KILLED, KILLED_ONCE, HANG, EAT, UPSIDE_DOWN = range(1, 8)  # what its pages may ask of it
+RAISE, LEAVE, CRASH, KILLED_ONCE, HANG, EAT, UPSIDE_DOWN, KILLED_SO_OFTEN = range(1, 9)  # what its pages may ask of it
 
 
 def write_paddle_environment(folder: Path) -> Path:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from corpus.linting import lint_run
 from corpus.pipeline import build
 from corpus.records import LedgerEntry, Rejected
 from corpus.store import read_records
-from corpus.workers import ATTEMPTS, OUT_OF_MEMORY, TIMEOUT, Failure
+from corpus.workers import ATTEMPTS, CRASHED, OUT_OF_MEMORY, TIMEOUT, Failure
 from packing import samples
 from synth import write
 
@@ -147,8 +148,8 @@ def test_the_rest_of_a_failed_document_is_not_begun(tmp_path: Path, monkeypatch:
     assert ends(tmp_path / "run") == {"long.pdf": ("rejected", "parse", TIMEOUT)}
 
 
-def children_of(pid: int) -> list[int]:
-    """Processes of Python's that a process started, the resource tracker left out."""
+def workers_of(pid: int) -> list[int]:
+    """Worker processes of a build."""
     try:
         pids = [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
         return [p for p in pids if b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()]
@@ -156,34 +157,57 @@ def children_of(pid: int) -> list[int]:
         return []
 
 
-def test_killed_workers_change_no_byte(inputs: Path, tmp_path: Path) -> None:
-    def start(out: Path) -> subprocess.Popen[bytes]:
-        settings = [text for setting in QUICK for text in ("--set", setting)]
-        command = [sys.executable, "-m", "corpus.cli", "build", str(inputs), "--out", str(out), *settings]
-        return subprocess.Popen([*command, "--workers", "2", "--quiet"])
+def start(source: Path, out: Path, workers: int) -> subprocess.Popen[bytes]:
+    settings = [text for setting in QUICK for text in ("--set", setting)]
+    command = [sys.executable, "-m", "corpus.cli", "build", str(source), "--out", str(out), *settings]
+    return subprocess.Popen([*command, "--workers", str(workers), "--quiet"])
 
-    calm, hit = tmp_path / "calm", tmp_path / "hit"
-    assert start(calm).wait(timeout=120) == 0
-    draw, kills = random.Random(4), 0
-    process = start(hit)
+
+def disturb(process: subprocess.Popen[bytes], kills: int, pause_s: Callable[[], float]) -> int:
+    """Kill workers of a build, each once, with pauses; waits for the build and returns how many it were."""
+    hit: set[int] = set()
     try:
         while process.poll() is None:
-            time.sleep(draw.uniform(0.7, 1.5))
-            workers = children_of(process.pid)
-            if workers and kills < ATTEMPTS - 1:  # one more might hit one task each time, and rightly cost it
-                try:
-                    os.kill(draw.choice(workers), signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
-                kills += 1
+            time.sleep(pause_s())
+            workers = [pid for pid in workers_of(process.pid) if pid not in hit]
+            if workers and len(hit) < kills:
+                with suppress(ProcessLookupError):
+                    os.kill(workers[-1], signal.SIGKILL)
+                    hit.add(workers[-1])
     finally:
         process.kill()
         process.wait()
-    assert process.returncode == 0
-    assert kills >= 1, "the build was over before anything could happen to it"
+    return len(hit)
+
+
+def assert_same_bytes(calm: Path, hit: Path) -> None:
     names = ["ledger.parquet", "samples.parquet", "rejected.parquet", "shards/index.parquet"]
     tars = sorted(f.relative_to(calm) for f in calm.glob("shards/*.tar"))
     assert tars == sorted(f.relative_to(hit) for f in hit.glob("shards/*.tar"))
     for name in (*names, *tars):
         assert (calm / name).read_bytes() == (hit / name).read_bytes(), name
     assert not list(hit.rglob("*.tmp"))
+
+
+def test_killed_workers_change_no_byte(inputs: Path, tmp_path: Path) -> None:
+    calm, hit = tmp_path / "calm", tmp_path / "hit"
+    assert start(inputs, calm, workers=2).wait(timeout=120) == 0
+    draw = random.Random(4)
+    process = start(inputs, hit, workers=2)
+    kills = disturb(process, 8, lambda: draw.uniform(0.7, 1.5))
+    assert process.returncode == 0
+    assert kills >= 1, "the build was over before anything could happen to it"
+    assert_same_bytes(calm, hit)
+
+
+def test_kills_beyond_the_attempts_of_one_task_change_no_byte(tmp_path: Path) -> None:
+    """One document, one worker: the workers that are killed at first sight all began with the same task."""
+    fakes.write_pdf(tmp_path / "in" / "a.pdf", pages=6, text="The council of the harbour reads its report.\n" * 20)
+    calm, hit = tmp_path / "calm", tmp_path / "hit"
+    assert start(tmp_path / "in", calm, workers=1).wait(timeout=120) == 0
+    process = start(tmp_path / "in", hit, workers=1)
+    kills = 2 * ATTEMPTS[CRASHED] + 1
+    assert disturb(process, kills, lambda: 0.01) == kills
+    assert process.returncode == 0
+    assert ends(hit) == {"a.pdf": ("kept", "shard", "")}
+    assert_same_bytes(calm, hit)

@@ -234,9 +234,10 @@ def test_a_server_that_misbehaves_and_dies_twice_costs_nothing_but_time(library:
 
 
 def test_a_kill_repeats_at_most_what_was_in_flight(library: Path, tmp_path: Path) -> None:
-    in_flight = 4
+    in_flight, shown = 4, tmp_path / "run" / ".state" / "page-images"
     with FakeChat(answer, wrong=wrong, delay_s=0.02) as server:
-        config = settings(server, tmp_path / "cache", f"synth.client.max_in_flight={in_flight}")
+        changes = [f"synth.client.max_in_flight={in_flight}", "synth.client.images=file"]
+        config = settings(server, tmp_path / "cache", *changes)
         file = tmp_path / "config.yaml"
         file.write_text(json.dumps(config.model_dump(mode="json")))
         command = [sys.executable, "-m", "corpus.cli", "build", str(library), "--config", str(file), "--quiet"]
@@ -247,7 +248,11 @@ def test_a_kill_repeats_at_most_what_was_in_flight(library: Path, tmp_path: Path
         process.kill()
         process.wait()
         before = len(server.requests)
+        assert len(list(shown.iterdir())) == 1
+        build(library, tmp_path / "run", config, until="ingest")
+        assert not shown.exists()  # whatever the next build does
         build(library, tmp_path / "run", config)
+        assert not shown.exists()
         assert 30 <= before < len(server.requests)
         assert len(server.answered_again) <= in_flight
         build(library, tmp_path / "fresh", settings(server, tmp_path / "cache"))

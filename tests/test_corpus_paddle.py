@@ -26,7 +26,7 @@ from corpus.errors import ConfigError, DocumentError, EngineError
 from corpus.ocr import OcrLine, engine_version, identity, load_engine
 from corpus.paddle import PaddleOcr, find_models
 from corpus.paddle_server import MAX_HEADER_BYTES, BadFrame, read_frame, write_frame
-from corpus.workers import ATTEMPTS, OUT_OF_MEMORY, WORKER_DIED, Task, WorkerPool, resident_bytes
+from corpus.workers import ATTEMPTS, KILLED, OUT_OF_MEMORY, WORKER_DIED, Task, WorkerPool, resident_bytes
 
 ROOT = Path(__file__).parent.parent
 LONG_S = 60.0
@@ -149,11 +149,42 @@ def test_a_server_that_died_is_started_again_for_its_page(engine: PaddleOcr, lib
     assert len(starts(library)) == 3
 
 
+def test_kills_from_outside_are_no_fault_of_the_page(
+    engine: PaddleOcr, library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kills = paddle.ATTEMPTS + 3
+    assert engine.read(fakes.page_that_asks(fakes.KILLED_SO_OFTEN, kills)) == [LINE]
+    assert len(starts(library)) == kills + 1
+    monkeypatch.setattr("corpus.kills.OUTSIDE_KILLS", 4)
+    with pytest.raises(DocumentError, match="PaddleOCR was killed by SIGKILL 4 times, from outside"):
+        engine.read(fakes.page_that_asks(fakes.KILLED_SO_OFTEN, 100))
+    assert not any(map(is_running, starts(library)))
+
+
+def test_a_kill_while_it_starts_is_no_fault_of_its_setting(python: str, library: Path) -> None:
+    (library / "killed-at-start").write_text("3")
+    engine = PaddleOcr(settings(python))
+    assert engine.read(fakes.page_that_asks(0)) == [LINE]
+    os.kill(starts(library)[-1], signal.SIGKILL)
+    (library / "killed-at-start").write_text("3")
+    assert engine.read(fakes.page_that_asks(0)) == [LINE]
+    engine.close()
+    assert len(starts(library)) == 8
+
+
+def test_a_reply_that_was_cut_off_by_a_kill_is_asked_for_again(python: str, library: Path) -> None:
+    (library / "killed-in-reply").touch()
+    engine = PaddleOcr(settings(python))
+    assert engine.read(fakes.page_that_asks(0)) == [LINE]
+    engine.close()
+    assert len(starts(library)) == 2
+
+
 @pytest.mark.parametrize(
     ("what", "why"),
-    [(fakes.KILLED, "killed by SIGKILL"), (fakes.LEAVE, "exited with code 7: last words of the library")],
+    [(fakes.CRASH, "killed by SIGSEGV"), (fakes.LEAVE, "exited with code 7: last words of the library")],
 )
-def test_a_page_that_kills_twice_is_given_up_with_the_reason(
+def test_a_page_that_crashes_it_twice_is_given_up_with_the_reason(
     engine: PaddleOcr, library: Path, what: int, why: str
 ) -> None:
     with pytest.raises(DocumentError, match=f"died 2 times of this page: {why}"):
@@ -207,7 +238,7 @@ def test_what_cannot_start_is_the_users_before_a_build_begins(python: str, libra
 def test_a_server_that_cannot_start_again_ends_the_run(engine: PaddleOcr, library: Path) -> None:
     (library / "broken").write_text("the device is gone")
     with pytest.raises(EngineError, match="the device is gone"):
-        engine.read(fakes.page_that_asks(fakes.KILLED))
+        engine.read(fakes.page_that_asks(fakes.CRASH))
 
 
 def test_nothing_of_ours_is_visible_to_the_other_interpreter(
@@ -354,11 +385,12 @@ def test_a_server_counts_towards_the_memory_of_its_worker_and_dies_with_it(pytho
     assert eventually(lambda: not is_running(server))
 
 
-def test_a_worker_that_is_killed_leaves_no_server(python: str, library: Path) -> None:
+def test_a_worker_that_is_killed_leaves_no_server(python: str, library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ATTEMPTS, KILLED, 3)
     with WorkerPool(1, memory_mb=2_000) as pool:
 
         def kill_workers() -> None:
-            for attempt in range(1, ATTEMPTS + 1):
+            for attempt in range(3):
                 assert eventually((library / "reading.txt").exists, within_s=LONG_S)
                 worker = pool._busy[0].process.pid
                 (library / "reading.txt").unlink()
@@ -370,7 +402,7 @@ def test_a_worker_that_is_killed_leaves_no_server(python: str, library: Path) ->
         (outcome,) = pool.run([Task("hang", fakes.ask_paddle, (python, fakes.HANG, 0), LONG_S)], lambda _: None)
         killer.join()
         assert outcome.value.reason == WORKER_DIED
-        assert len(starts(library)) == ATTEMPTS
+        assert len(starts(library)) == 3
         assert eventually(lambda: not any(map(is_running, starts(library))))
 
 

@@ -32,11 +32,11 @@ COUNT = 'echo "$@" >> $HERE/calls; exec "$REAL" "$@"'
 
 
 @pytest.fixture
-def in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
-    """`in_the_way(script)` puts a `pdftoppm` of our own before the real one."""
+def in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """`in_the_way(script)` puts a `pdftoppm` of our own before the real one; a second argument names another tool."""
 
-    def put(script: str) -> Path:
-        folder = poppler_in_the_way(tmp_path / "bin", script)
+    def put(script: str, tool: str = "pdftoppm") -> Path:
+        folder = poppler_in_the_way(tmp_path / "bin", script, tool)
         monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
         return folder
 
@@ -146,6 +146,39 @@ def test_a_fault_is_the_fault_of_its_page(
     assert images[2].reason == reason
     assert images[2].detail.startswith("page 3: Poppler ")
     assert time.monotonic() - started < 60
+
+
+def kill_at_first(times: int, say: str = "") -> str:
+    """What a script does when it is killed from outside the first so many times."""
+    return f"echo x >> $HERE/kills; if [ $(wc -l < $HERE/kills) -le {times} ]; then {say} kill -KILL $$; sleep 60; fi"
+
+
+HALF_AN_IMAGE = 'printf "P6\\n308 392\\n255\\nxyz";'
+
+
+@pytest.mark.parametrize(("tool", "say"), [("pdftoppm", HALF_AN_IMAGE), ("pdfinfo", 'echo "Pages: 5";')])
+@pytest.mark.usefixtures("asked_anew")
+def test_kills_from_outside_are_no_fault_of_the_page(
+    make_pdf: MakePdf, in_the_way: Callable[..., Path], tool: str, say: str
+) -> None:
+    path, version = make_pdf(pages=5), poppler_version()
+    whole = [image.tobytes() for image in rendered(path, wanted(*[GRID] * 5), 5)]
+    folder = in_the_way(f'{kill_at_first(6, say)}; exec "$REAL" "$@"', tool)
+    assert [image.tobytes() for image in rendered(path, wanted(*[GRID] * 5), 5)] == whole
+    assert len((folder / "kills").read_text().splitlines()) > 6
+    (folder / "kills").unlink()
+    poppler_version.cache_clear()
+    assert poppler_version() == version
+    assert len((folder / "kills").read_text().splitlines()) == 7
+
+
+def test_who_is_killed_without_end_is_given_up(
+    make_pdf: MakePdf, in_the_way: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("corpus.kills.OUTSIDE_KILLS", 3)
+    in_the_way(covers(1, "kill -TERM $$; sleep 60"))
+    (fault,) = rendered(make_pdf(pages=1), wanted(GRID), 1)
+    assert str(fault) == "render-failed: page 1: Poppler was killed by SIGTERM 3 times, from outside"
 
 
 def test_a_file_that_poppler_does_not_open_is_the_documents_fault(tmp_path: Path) -> None:

@@ -186,6 +186,17 @@ def test_taking_the_lock_clears_what_a_killed_run_left(run: RunDir) -> None:
         assert kept.exists()
 
 
+def test_page_images_have_a_folder_below_the_run_that_a_kill_does_not_outlive(run: RunDir) -> None:
+    with run.lock(), run.page_images() as folder:
+        assert folder == run.work("page-images")
+        assert folder.stat().st_mode & 0o777 == 0o700
+    assert not folder.exists()
+    (folder / "longdoc-images-x").mkdir(parents=True)  # as if the build had been killed
+    (folder / "longdoc-images-x" / "page.jpeg").touch()
+    with run.lock():
+        assert not folder.exists()
+
+
 def test_a_run_that_outgrows_its_partitions_says_so(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     run.prepare()

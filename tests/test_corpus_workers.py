@@ -17,7 +17,20 @@ import fakes
 import pytest
 
 from corpus.errors import DocumentError, EngineError
-from corpus.workers import OUT_OF_MEMORY, TIMEOUT, WORKER_DIED, Failure, Task, WorkerPool
+from corpus.kills import OUTSIDE_KILLS, MemoryWatch, pause_s
+from corpus.workers import (
+    ALONE_AFTER,
+    ATTEMPTS,
+    CRASHED,
+    KILLED,
+    KILLED_FOR_MEMORY,
+    OUT_OF_MEMORY,
+    TIMEOUT,
+    WORKER_DIED,
+    Failure,
+    Task,
+    WorkerPool,
+)
 
 MEMORY_MB = 400
 LONG_S = 60.0
@@ -105,10 +118,66 @@ def test_a_task_that_fails_costs_itself_alone(pool: WorkerPool) -> None:
     assert done["document"] == Failure("encrypted", "needs a password")
 
 
-def test_a_death_from_outside_costs_nothing_but_time(pool: WorkerPool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_kills_from_outside_cost_nothing_but_time(pool: WorkerPool, tmp_path: Path, number: signal.Signals) -> None:
     pages: list[int] = []
-    assert run(pool, task(0, fakes.die_at_first, tmp_path / "mark"), pages=pages) == {0: "done"}
-    assert pages == [1, -1, 1]  # what the dead process had reported is taken back
+    kills = 2 * ATTEMPTS[CRASHED]
+    killed = task(0, fakes.die_at_first, (tmp_path / "runs", kills, number))
+    assert run(pool, killed, pages=pages) == {0: kills + 1}
+    assert pages == [1, -1] * kills + [1]  # what the dead process had reported is taken back
+
+
+def test_kills_do_not_use_up_the_attempts_of_a_crash(pool: WorkerPool, tmp_path: Path) -> None:
+    """And the other way round: one crash and many kills end well."""
+    file, crashes = tmp_path / "runs", ATTEMPTS[CRASHED] - 1
+    assert run(pool, task(0, fakes.die_at_first, (file, crashes, signal.SIGSEGV))) == {0: crashes + 1}
+    failure = run(pool, task(0, fakes.die_at_first, (tmp_path / "more", crashes + 1, signal.SIGSEGV)))[0]
+    assert failure == Failure(WORKER_DIED, "killed by SIGSEGV while it handled the document", pages_done=1)
+
+
+def test_who_is_killed_without_end_is_given_up(
+    pool: WorkerPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ATTEMPTS, KILLED, 4)
+    failure = run(pool, task(0, fakes.die_at_first, (tmp_path / "runs", 99, signal.SIGKILL)))[0]
+    how = "killed by SIGKILL while it handled the document, from outside, 4 times"
+    assert failure == Failure(WORKER_DIED, how, pages_done=1)
+    assert len((tmp_path / "runs").read_text().splitlines()) == 4
+    assert sum(map(pause_s, range(1, OUTSIDE_KILLS))) < 60
+
+
+def test_a_task_that_is_killed_again_and_again_runs_alone(tmp_path: Path) -> None:
+    others = [task(i, fakes.run_beside, (tmp_path, f"other-{i}", 0)) for i in range(12)]
+    with WorkerPool(3, memory_mb=MEMORY_MB) as own:
+        done = run(own, task("killed", fakes.run_beside, (tmp_path, "killed", ALONE_AFTER)), *others)
+    assert done.pop("killed") == []
+    assert len(done) == len(others) and any(done.values())  # the others ran together
+
+
+def test_a_machine_without_memory_is_not_asked_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MemoryWatch, "is_short", lambda _: True)
+    monkeypatch.setitem(ATTEMPTS, KILLED_FOR_MEMORY, 2)
+    killed = task("killed", fakes.run_beside, (tmp_path, "killed", 99))
+    with WorkerPool(2, memory_mb=MEMORY_MB) as own:
+        done = run(own, killed, *(task(i, fakes.run_beside, (tmp_path, f"other-{i}", 0)) for i in range(4)))
+        once = run(own, task("once", fakes.run_beside, (tmp_path, "once", 1)), task(0, fakes.double, 1))
+    assert done["killed"].reason == WORKER_DIED
+    assert done["killed"].detail.endswith("2 times, by the kernel: the machine has too little memory for one worker")
+    assert once == {"once": [], 0: 2}
+
+
+def test_the_kernel_says_when_it_kills_for_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counter = tmp_path / "vmstat"
+    monkeypatch.setattr("corpus.kills.VMSTAT", counter)
+    counter.write_text("nr_free_pages 7\noom_kill 3\nballoon_inflate 0\n")
+    watch = MemoryWatch()
+    assert not watch.is_short()
+    counter.write_text("nr_free_pages 7\noom_kill 4\nballoon_inflate 0\n")
+    assert watch.is_short() and watch.is_short()
+    monkeypatch.setattr("corpus.kills.MEMORY_RECENT_S", 0.0)
+    assert not watch.is_short()
+    counter.unlink()  # another system
+    assert not MemoryWatch().is_short()
 
 
 def test_a_task_that_stands_still_is_given_up_before_its_time(pool: WorkerPool) -> None:
@@ -164,9 +233,8 @@ def test_a_fault_of_the_outside_ends_the_run(tmp_path: Path) -> None:
     assert not is_running(pid)  # leaving the pool ends its processes
 
 
-def test_a_process_is_replaced_after_a_number_of_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("corpus.workers.RECYCLE_AFTER", 2)
-    with WorkerPool(1, memory_mb=MEMORY_MB) as own:
+def test_a_process_is_replaced_after_a_number_of_tasks() -> None:
+    with WorkerPool(1, memory_mb=MEMORY_MB, recycle_after=2) as own:
         pids = list(run(own, *(task(i, fakes.say_pid) for i in range(4))).values())
     assert pids[0] == pids[1] != pids[2] == pids[3]
 

@@ -26,6 +26,7 @@ from corpus.inspection import describe, describe_sample
 from corpus.lease import lease
 from corpus.linting import lint_run
 from corpus.pipeline import build
+from corpus.rundir import RunDir
 from corpus.storage import RemotePath, path_of
 from trainer_plugin.dataset import PlanDataset
 
@@ -423,6 +424,17 @@ def test_a_killed_build_into_a_bucket_finishes_with_the_same_bytes(
     assert watcher.broken == []
     assert objects(f"{bucket}/run") == files(local)
     assert [f for f in (tmp_path / "cache").rglob("*") if f.is_file()] == []
+
+
+def test_page_images_of_a_remote_run_lie_on_this_machine(bucket: str, tmp_path: Path) -> None:
+    run = RunDir(RemotePath(f"{bucket}/run", StorageSettings(cache_dir=str(tmp_path))))
+    run.prepare()
+    with run.lock(), run.page_images() as folder:
+        assert folder.is_relative_to(tmp_path)
+    assert not folder.exists()
+    (folder / "longdoc-images-x").mkdir(parents=True)  # as if the build had been killed
+    with run.lock():
+        assert not folder.exists()
 
 
 def test_a_second_build_in_the_same_bucket_is_refused(bucket: str, inputs: Path, config: Config) -> None:

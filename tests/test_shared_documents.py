@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 import json
+import os
+import subprocess
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +62,41 @@ def test_the_questions_of_a_benchmark_become_a_corpus(tmp_path: Path) -> None:
     assert len(placed) > 0.8 * len(rows)
 
 
-def test_every_broken_document_ends_once_and_the_run_is_sound(tmp_path: Path) -> None:
+def started_with(name: str, value: str) -> set[int]:
+    """The living processes that were started with this in their environment, Python's resource tracker left out."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            tracker = b"resource_tracker" in (process / "cmdline").read_bytes()
+            if not tracker and f"{name}={value}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                found.add(int(process.name))
+    return found
+
+
+def descriptors() -> list[str]:
+    """What the open descriptors of this process lead to."""
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # that of the listing
+            found.append(os.readlink(link))
+    return sorted(found)
+
+
+def test_every_broken_document_ends_once_and_the_run_is_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = sorted((DATA / "malformed").glob("*.pdf"))
     run = tmp_path / "run"
     config = quick("ocr.engine=none", "windows.min_tokens=1", "workers.timeout_s=20", "workers.page_timeout_s=1")
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))  # of the workers
+    monkeypatch.setenv("LONGDOC_TEST", str(tmp_path))
+    build([str(files[0])], tmp_path / "first", config, workers=2, quiet=True)  # what opens once stays open
+    before = descriptors()
     build([str(DATA / "malformed")], run, config, workers=2, quiet=True)
+    assert len(descriptors()) <= len(before), set(descriptors()) - set(before)
+    with subprocess.Popen(["sleep", "60"]) as ours:
+        assert started_with("LONGDOC_TEST", str(tmp_path)) == {ours.pid}
+        ours.kill()
+    assert list((tmp_path / "tmp").iterdir()) == []
     ends = by_name(run)
     assert sorted(ends) == [f.name for f in files] and len(files) > 200
     assert all(e.reason for e in ends.values() if e.status == "rejected")

@@ -721,19 +721,33 @@ def _is_open(number: str) -> bool:
 
 
 def test_a_server_of_ours_that_died_is_started_again_and_asked_again() -> None:
-    with FakeChat(echo, dies_after=(3, 6)) as server:
+    told: list[str] = []
+    with FakeChat(echo, dies_after=(1, 2, 3, 6)) as server:
 
-        def revive() -> None:
-            if server.died.is_set():
-                server.start()
+        def revive() -> int:
+            assert server.died.wait(20)
+            server.start()
+            told.append("restart")
+            return told.count("restart")
 
-        found = asking(server, *(request_of(f"q{i}") for i in range(8)), revive=revive, max_in_flight=1)
+        # three deaths at the first request: two attempts are enough, for they say nothing about it
+        questions = [request_of(f"q{i}") for i in range(8)]
+        told_of = {"revive": revive, "on_answer": lambda: told.append("answer")}
+        found = asking(server, *questions, **told_of, max_in_flight=1, attempts=2)
     assert [json.loads(a.text)["answer"] for a in found] == [f"q{i}" for i in range(8)]
     assert server.answered_again == []
+    assert told == ["restart"] * 3 + ["answer"] * 2 + ["restart"] + ["answer"] * 6
+
+
+def test_what_a_living_server_of_ours_fails_at_is_counted() -> None:
+    with FakeChat(echo, script=always("500")) as server:
+        (found,) = asking(server, request_of("q"), revive=lambda: 3, attempts=2)
+    assert isinstance(found, RequestFailed)
+    assert len(server.requests) == 3  # the first showed that the server had died some time
 
 
 def test_a_server_of_ours_that_stays_down_ends_the_run() -> None:
-    def revive() -> None:
+    def revive() -> int:
         raise EngineError("it died too often")
 
     with FakeChat(echo) as server:

@@ -16,7 +16,6 @@ from contextlib import AsyncExitStack, ExitStack, closing, contextmanager, suppr
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from corpus.config import SynthSettings
@@ -125,7 +124,8 @@ def _ask(b: Build, tasks: tuple[TaskSpec, ...], fingerprints: dict[str, str]) ->
     folder = Path(s.client.cache_dir).expanduser() if s.client.cache_dir else cache_folder(b.config.storage)
     with ExitStack() as stack:
         cache = stack.enter_context(closing(AnswerCache(folder / CACHE_FILE)))
-        reach = stack.enter_context(_vllm(b)) if s.backend == "vllm" else _server(b)
+        media = stack.enter_context(b.run.page_images())
+        reach = stack.enter_context(_vllm(b, media)) if s.backend == "vllm" else _server(b, media)
         asking = _Asking(b, tasks, fingerprints, images, cache, reach)
         thread = stack.enter_context(LoopThread(asking.run))
         images.serve(b.pool, until=thread.is_done)
@@ -141,31 +141,35 @@ class Reach:
     options: dict[str, Any]
 
 
-def _server(b: Build) -> Reach:
-    """A server that somebody else runs."""
+def _server(b: Build, media: Path) -> Reach:
+    """A server that somebody else runs; it may read images from a folder of this machine."""
     s = b.config.synth
-    options = {"base_url": s.base_url or "", "api_key_env": s.client.api_key_env or "", "images": s.client.images}
+    options = {
+        "base_url": s.base_url or "",
+        "api_key_env": s.client.api_key_env or "",
+        "images": s.client.images,
+        "image_folder": media,
+    }
     return Reach(writer=s.model or "", judge=s.judge_model or s.model or "", options=options)
 
 
 @contextmanager
-def _vllm(b: Build) -> Iterator[Reach]:
+def _vllm(b: Build, media: Path) -> Iterator[Reach]:
     """A server that is started here, and again when it dies; it reads the images from a folder of this machine."""
     s = b.config.synth
     log = b.run.scratch("vllm.log")
-    with TemporaryDirectory(prefix="longdoc-pages-") as folder:
-        media = Path(folder)
-        server = vllm_server.VllmServer(s.vllm, s.model or "", log=log, max_images=s.max_segment_pages, media=media)
-        b.progress.say(f"starting vLLM with {s.model}; its log is {log}")
-        with server:
-            options = {
-                "base_url": server.base_url,
-                "api_key": server.api_key,
-                "revive": server.ensure_running,
-                "images": "file",
-                "image_folder": media,
-            }
-            yield Reach(writer=server.model, judge=server.model, options=options)
+    server = vllm_server.VllmServer(s.vllm, s.model or "", log=log, max_images=s.max_segment_pages, media=media)
+    b.progress.say(f"starting vLLM with {s.model}; its log is {log}")
+    with server:
+        options = {
+            "base_url": server.base_url,
+            "api_key": server.api_key,
+            "revive": server.ensure_running,
+            "on_answer": server.note_answer,
+            "images": "file",
+            "image_folder": media,
+        }
+        yield Reach(writer=server.model, judge=server.model, options=options)
 
 
 class LoopThread:
