@@ -433,7 +433,7 @@ class PackingSettings(Settings):
     data_parallel_sizes: tuple[int, ...] = Field(
         (), description="sizes you will train at, e.g. [8, 16]: rows of a step become a multiple; [] = any divisor"
     )
-    balance_window: int = Field(1_024, ge=1, description="rows among which steps are grouped by cost")
+    balance_window: int = Field(4_096, ge=1, description="rows among which steps are grouped by cost")
     pack_window: int | None = Field(None, ge=1, description="samples packed at a time; null = all: fewer rows")
     validation_share: float = Field(0.01, ge=0, lt=1, description="of the documents, chosen by their id")
     cost: CostSettings = CostSettings()

@@ -349,8 +349,9 @@ def _by_cost(rows: IntArray, costs: FloatArray) -> IntArray:
 def assign(costs: Sequence[float] | FloatArray, num_ranks: int) -> list[list[int]]:
     """The rows of one step for each data-parallel rank, in the order in which the rank runs them.
 
-    Longest processing time first, in rounds: the costliest `num_ranks` rows go one to a rank, the costliest
-    of them to the rank with the least so far, and so on. Every rank gets the same number of rows where
+    Longest processing time first, in rounds: the costliest `num_ranks` rows go one to a rank, then the next
+    ones, and so on. In a round, the costliest row goes to the rank with the least so far; rounds whose rows differ
+    most are dealt first, so that the others even out what they leave. Every rank gets the same number of rows where
     `num_ranks` divides them (else some have one fewer), rows that run at the same time cost about the same,
     and so do the sums. Ties go to the lower row and the lower rank.
     """
@@ -362,18 +363,25 @@ def assign(costs: Sequence[float] | FloatArray, num_ranks: int) -> list[list[int
 def assign_steps(costs: FloatArray, num_ranks: int) -> tuple[IntArray, IntArray]:
     """`assign` for many steps at once: `[steps, rows]` costs to the rank and the round of each row."""
     num_steps, num_rows = costs.shape
-    ranks = np.empty((num_steps, num_rows), dtype=np.int64)
-    rounds = np.empty((num_steps, num_rows), dtype=np.int64)
-    order = np.argsort(-costs, axis=1, kind="stable")
+    num_rounds = -(-num_rows // num_ranks)
+    padded = np.zeros((num_steps, num_rounds * num_ranks))
+    padded[:, :num_rows] = costs
+    order = np.argsort(-padded, axis=1, kind="stable")  # what is padded costs nothing and comes last
+    dealt = np.take_along_axis(padded, order, axis=1).reshape(num_steps, num_rounds, num_ranks)
+    uneven_first = np.argsort(dealt[:, :, -1] - dealt[:, :, 0], axis=1, kind="stable")
+    rank_of = np.empty_like(dealt, dtype=np.int64)
     load = np.zeros((num_steps, num_ranks))
-    for start in range(0, num_rows, num_ranks):
-        rows = order[:, start : start + num_ranks]
-        chosen = np.argsort(load, axis=1, kind="stable")[:, : rows.shape[1]]
-        np.put_along_axis(ranks, rows, chosen, axis=1)
-        np.put_along_axis(rounds, rows, start // num_ranks, axis=1)
-        added = np.take_along_axis(costs, rows, axis=1)
+    for turn in range(num_rounds):
+        at = uneven_first[:, turn, None, None]
+        chosen = np.argsort(load, axis=1, kind="stable")
+        np.put_along_axis(rank_of, at, chosen[:, None, :], axis=1)
+        added = np.take_along_axis(dealt, at, axis=1)[:, 0]
         np.put_along_axis(load, chosen, np.take_along_axis(load, chosen, axis=1) + added, axis=1)
-    return ranks, rounds
+    ranks = np.empty_like(order)
+    np.put_along_axis(ranks, order, rank_of.reshape(order.shape), axis=1)
+    rounds = np.empty_like(order)
+    np.put_along_axis(rounds, order, np.arange(num_rounds * num_ranks)[None] // num_ranks, axis=1)
+    return ranks[:, :num_rows], rounds[:, :num_rows]
 
 
 def _encoded(words: Sequence[str] | pa.Array) -> pa.Array:
