@@ -131,6 +131,10 @@ def shortfalls(report: MixtureReport, limit: str, epochs_needed: int) -> list[st
             f"short data: {percent(report.short.asked or 0)} of the tokens asked, {percent(report.short.got)} got; "
             "name more in mixture.short.files, or ask for less in mixture.short.share"
         )
+    if report.short.pool and not report.short.asked:
+        said.append(
+            f"none of {report.short.pool:,} conversations of mixture.short.files is trained on: mixture.short.share is 0"
+        )
     return said
 
 

@@ -437,7 +437,10 @@ def test_questions_of_a_window_become_turns_that_a_trainer_reads(
         whole = conversation_length(sample.messages, sample.sample.grids, FAMILIES["qwen2.5-vl"], Utf8Bound())
         facts = sample.sample
         promised = Length(
-            num_tokens=facts.num_tokens, num_patches=facts.num_patches, num_supervised=facts.num_supervised
+            num_tokens=facts.num_tokens,
+            num_patches=facts.num_patches,
+            num_supervised=facts.num_supervised,
+            patch_pairs=facts.patch_pairs,
         )
         assert whole == promised
     said = CliRunner().invoke(main, ["inspect", str(run), "--sample", several[0].sample.sample_id]).stdout

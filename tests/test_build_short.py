@@ -83,7 +83,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def chats(folder: Path, *assignments: str) -> Config:
-    return quick(f"mixture.short.files=[{folder / 'first.jsonl'}, {folder / 'second.jsonl'}]", *assignments)
+    files = f"mixture.short.files=[{folder / 'first.jsonl'}, {folder / 'second.jsonl'}]"
+    return quick(files, "mixture.short.share=0.9", "mixture.shortage=fill", *assignments)
 
 
 def build_in(folder: Path, out: Path, *assignments: str, workers: int = 1) -> BuildResult:
@@ -200,7 +201,7 @@ def test_the_split_is_drawn_by_conversation(copied: Path) -> None:
     splits = {s.doc_id: s.split for s in short_samples(copied / "run")}
     assert splits == {d: "validation" if int(d[8:16], 16) < 2**31 else "train" for d in splits}
     assert set(splits.values()) == {"train", "validation"}
-    assert done(result) == {"plan": 1}
+    assert done(result) == {"mixture": 1, "plan": 1}
     lint_run(copied / "run")
 
 
@@ -216,7 +217,7 @@ def test_running_again_does_nothing(copied: Path) -> None:
 def test_a_changed_line_redoes_its_chunk_and_what_follows(copied: Path) -> None:
     write_lines(copied / "in" / "second.jsonl", [chat("Say it once more."), *SECOND[1:]])
     result = again(copied)
-    assert done(result) == {"short": 2, "plan": 1}  # measured and written
+    assert done(result) == {"short": 2, "mixture": 1, "plan": 1}  # measured and written
     build_in(copied / "in", copied / "fresh", "packing.validation_share=0")
     assert all_bytes(copied / "run") == all_bytes(copied / "fresh")
 
@@ -293,7 +294,7 @@ def test_a_line_at_which_a_worker_fails_costs_that_line(
     monkeypatch.setattr("corpus.pipeline.WorkerPool", InlinePool(lambda _: None))
     # a limit is remembered until another is set, a death is not
     redone = 1 if function is short_shards.write_chunk else 2
-    assert done(again(copied)) == ({} if why == TIMEOUT else {"short": redone, "plan": 1})
+    assert done(again(copied)) == ({} if why == TIMEOUT else {"short": redone, "mixture": 1, "plan": 1})
     again(copied, "workers.timeout_s=130")
     assert all_bytes(copied / "run") == before
 
