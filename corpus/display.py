@@ -179,7 +179,7 @@ def _print_counts(out: Console, counts: Mapping[str, int], what: str) -> None:
 
 
 def _print_bars(out: Console, counts: Mapping[str, int]) -> None:
-    most = max(counts.values(), default=1)
+    most = max((1, *counts.values()))
     for label, n in counts.items():
         out.print(f"  {label:>16} {'█' * max(bool(n), round(n / most * BAR_WIDTH))} {n}")
 

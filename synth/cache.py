@@ -174,6 +174,7 @@ class AnswerCache:
             EngineError: they cannot be written, and none of them was.
         """
         insert = "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING"
+        pay = "INSERT INTO paid VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (run, key) DO NOTHING"
         now = time.time()
         rows = [
             (
@@ -197,7 +198,7 @@ class AnswerCache:
             with self._lock, self._connection:  # which commits, or rolls back
                 self._connection.execute("BEGIN IMMEDIATE")
                 added = [self._connection.execute(insert, row).rowcount for row in rows]
-                self._connection.executemany("INSERT OR IGNORE INTO paid VALUES (?, ?, ?, ?, ?, ?)", paid)
+                self._connection.executemany(pay, paid)
         except sqlite3.Error as e:
             raise self._broken(e) from e
         return [answer if new else self._kept(key) for new, (key, answer) in zip(added, answers, strict=True)]

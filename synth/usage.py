@@ -2,8 +2,8 @@
 
 Tokens are what the servers counted; a server that does not say counts as 0. Image tokens, which many servers do not
 tell apart from the others, are estimated then, and how many of them are estimates is told. Answers that were found
-again cost nothing: they count as hits, or as resumed where an earlier attempt of the same run paid for them, so that
-`requests + cache_hits` is what the run asked for, however often it was killed.
+again cost nothing: they count as hits, or as resumed where an earlier attempt of the same run paid for them, whose
+requests they are.
 """
 
 from __future__ import annotations
