@@ -13,7 +13,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fakes
@@ -23,13 +25,15 @@ from fake_chat import Asked, FakeChat, Script, always, mixture
 
 from corpus.cli import main
 from corpus.config import Config, load_config
-from corpus.errors import ConfigError, EngineError
+from corpus.errors import ConfigError, DocumentError, EngineError
 from corpus.inspection import describe_run
 from corpus.linting import lint_run
 from corpus.pipeline import BuildResult
 from corpus.pipeline import build as run_build
 from corpus.records import CHECKS, Question, Rejected, Sample
+from corpus.stages import ask
 from corpus.store import read_records
+from synth.prompt_pages import PromptImages
 
 PAGES = 18
 BY_MODEL = ("extract-single", "extract-multi", "reasoning")
@@ -228,6 +232,8 @@ def test_a_server_that_misbehaves_and_dies_twice_costs_nothing_but_time(library:
         build(library, run, config)
         assert server.answered_again == []
         assert len({b for b in trouble if server.met[b]}) > 9  # what is met depends on the pixels
+        spent = spent_of(run)
+        assert spent["requests"] - sum(spent["failures"].values()) == sum(server.answered.values())
     questions, gaps = questions_of(run), gaps_of(run)
     accepted = [q for q in questions if q.accepted]
     slots = Counter((q.doc_id, q.segment_first, q.task) for q in accepted)
@@ -301,6 +307,23 @@ def test_questions_that_a_faulty_server_cost_are_asked_for_by_the_next_build(
     assert questions_of(run) == questions_of(honest[0])
 
 
+def test_questions_that_a_dying_worker_cost_are_asked_for_by_the_next_build(
+    library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: Any) -> list[bytes]:
+        raise DocumentError("worker-died", "killed by SIGKILL")
+
+    with FakeChat(answer, wrong=wrong) as server:
+        config = settings(server, tmp_path / "cache")
+        with monkeypatch.context() as patched:
+            patched.setattr(PromptImages, "load", broken)
+            build(library, tmp_path / "run", config)
+        assert len(gaps_of(tmp_path / "run")) == 18
+        assert server.requests == []
+        build(library, tmp_path / "run", config)
+    assert gaps_of(tmp_path / "run") == []
+
+
 def test_what_a_server_refuses_is_asked_for_once(library: Path, tmp_path: Path) -> None:
     with FakeChat(answer, wrong=wrong, script=during(["Task: reasoning."], "400")) as server:
         config = settings(server, tmp_path / "cache")
@@ -322,7 +345,7 @@ def test_a_corpus_with_missing_questions_is_planned_anew_without_its_server(
     questions = questions_of(run)
     larger = settings(server, tmp_path / "cache", *once, "packing.capacity=200000")
     result = run_build([str(library)], run, larger, workers=1)
-    assert f"nothing is asked for: {server.base_url}" in capsys.readouterr().err
+    assert f"nothing more is asked for: {server.base_url}" in capsys.readouterr().err
     assert result.num_samples == 12
     assert "synthesise" not in result.work
     assert questions_of(run) == questions
@@ -368,6 +391,23 @@ def test_another_server_may_judge(library: Path, tmp_path: Path, monkeypatch: py
         assert not any("Task: " in asked.text for asked, _ in judge.requests)
         moved = where.replace(judge.base_url, "http://127.0.0.1:9/v1")  # where it is reached changes nothing
         assert not any(build(library, tmp_path / "run", settings(writer, tmp_path / "cache", moved)).work.values())
+
+
+def test_another_server_may_judge_what_our_vllm_writes(
+    library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FakeChat(answer) as writer, FakeChat(answer, model="judge-vl") as judge:
+
+        @contextmanager
+        def started(*_: Any, **__: Any) -> Iterator[SimpleNamespace]:
+            yield SimpleNamespace(base_url=writer.base_url, api_key="", model=writer.model, ensure_running=lambda: None)
+
+        monkeypatch.setattr(ask.vllm_server, "VllmServer", started)
+        where = f"synth.judge={{base_url: {judge.base_url}, model: judge-vl}}"
+        build(library, tmp_path / "run", settings(writer, tmp_path / "cache", "synth.backend=vllm", where))
+        assert gaps_of(tmp_path / "run") == []
+        assert len(writer.requests) == 18
+        assert judge.requests
 
 
 def test_image_tokens_are_estimated_where_the_server_tells_none(library: Path, tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ def _ask(b: Build, tasks: tuple[TaskSpec, ...], todo: dict[str, str], again: dic
     except EngineError as e:
         if not all(b.run.is_done("questions", *partition) for partition in (todo | again).items()):
             raise
-        b.progress.say(f"nothing is asked for: {e}")
+        b.progress.say(f"nothing more is asked for: {e}")
 
 
 def _identity(b: Build) -> str:
