@@ -156,7 +156,11 @@ class ClientSettings(Settings):
     timeout_s: float = Field(300, gt=0, description="for one answer")
     attempts: int = Field(6, ge=1, le=100, description="for one request, in all")
     backoff_s: float = Field(1.0, ge=0, le=60, description="pause after the first failure; it doubles, up to 30 s")
-    give_up_s: float = Field(120, gt=0, description="a server that answers nothing for so long stops the build")
+    give_up_s: float | None = Field(
+        None,
+        gt=0,
+        description="a server that answers nothing for so long, or is not there, stops the build; null = 2 * timeout_s",
+    )
     cache_dir: str | None = Field(
         None, description="where paid answers are kept; null = storage.cache_dir, or ~/.cache/longdoc"
     )
@@ -208,6 +212,14 @@ class VllmSettings(Settings):
         return arguments
 
 
+class JudgeSettings(Settings):
+    """Another server, whose model answers for the checks. It gets its images inline."""
+
+    base_url: str = Field(description="any OpenAI-compatible server, e.g. http://127.0.0.1:8001/v1")
+    model: str = Field(description="its name there")
+    api_key_env: str | None = Field(None, description="environment variable that holds the key; null = no key is sent")
+
+
 class SynthSettings(Settings):
     """Where questions come from."""
 
@@ -234,6 +246,7 @@ class SynthSettings(Settings):
     )
     base_url: str | None = Field(None, description="of the server, for backend: openai, e.g. http://127.0.0.1:8000/v1")
     judge_model: str | None = Field(None, description="at the same server, answers for the checks; null = model")
+    judge: JudgeSettings | None = Field(None, description="the same at another server; null = at the writer's")
     structured: bool = Field(True, description="ask for JSON by a schema; false for models that think aloud first")
     temperature: float = Field(0.7, ge=0, le=2)
     top_p: float = Field(0.95, gt=0, le=1)
@@ -265,6 +278,13 @@ class SynthSettings(Settings):
             raise ValueError(f"backend: {self.backend} needs synth.model, the model that writes the questions")
         if self.backend == "openai" and not self.base_url:
             raise ValueError("backend: openai needs synth.base_url, e.g. http://127.0.0.1:8000/v1")
+        if self.judge_model and self.backend == "vllm":
+            raise ValueError(
+                f"judge_model: {self.judge_model}: backend: vllm serves one model, synth.model; name the server of "
+                "another in synth.judge: {base_url: ..., model: ...}"
+            )
+        if self.judge_model and self.judge:
+            raise ValueError(f"judge_model: {self.judge_model} and judge.model: {self.judge.model}: give one of them")
         unknown = [] if self.prompts else [t for t in self.tasks if t not in TASKS]
         if unknown:
             raise ValueError(f"unknown task {unknown[0]!r}; known: {', '.join(TASKS)}; others need synth.prompts")

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from corpus.blocks import clean
+from corpus.records import READ
 
 if TYPE_CHECKING:  # importing it would load PyMuPDF
     from corpus.pipeline import BuildResult
@@ -96,14 +97,19 @@ def _print_run(out: Console, found: Mapping[str, Any]) -> None:
         for name, n in found["questions"]["checks"].items():
             tried = n["passed"] + n["failed"]
             out.print(f"  {name:<20} {n['passed']:>8,} of {tried:,} passed ({n['passed'] / tried:.0%})")
+    for purpose, reasons in found["questions"]["replies"].items():
+        if faults := ", ".join(f"{n:,} {reason}" for reason, n in reasons.items() if reason != READ):
+            out.print(f"  replies to {purpose} that are none: {faults}, of {sum(reasons.values()):,}")
     if found["questions"]["relabelled"]:
         out.print(f"  {found['questions']['relabelled']:,} of extract-multi need one page only: now extract-single")
     if found["spent"]:
         total = found["spent"]["total"]
         price = f", price {total['money']:,.2f}" if "money" in total else ""
+        estimated = " (some of them estimated)" if total.get("estimated_image_tokens") else ""
+        images = f", {total['image_tokens']:,} of them of images{estimated}" if total["image_tokens"] else ""
         out.print(
             f"\n[bold]spent[/] {total['requests']:,} requests, {total['prompt_tokens']:,} + "
-            f"{total['completion_tokens']:,} tokens{price}; by task and check in run.json"
+            f"{total['completion_tokens']:,} tokens{images}{price}; by task and check in run.json"
         )
     if found["rejected"]:
         out.print("\n[bold]refused, by stage and reason[/] (rejected.parquet)")
@@ -213,7 +219,7 @@ def _print_counts(out: Console, counts: Mapping[str, int], what: str) -> None:
 
 
 def _print_bars(out: Console, counts: Mapping[str, int]) -> None:
-    most = max(counts.values(), default=1)
+    most = max((1, *counts.values()))
     for label, n in counts.items():
         out.print(f"  {label:>16} {'█' * max(bool(n), round(n / most * BAR_WIDTH))} {n}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpus.errors import ConfigError
-from corpus.records import CHECKS, SHORT_TASK, LedgerEntry, Page, Question, Sample, ShortFile
+from corpus.records import CHECKS, SHORT_TASK, SOUND_REPLIES, LedgerEntry, Page, Question, Sample, ShortFile
 from corpus.shards import ShardReader
 from corpus.store import parquet_source, plain, read_records, read_table
 
 TOKEN_EDGES = (32_768, 49_152, 65_536, 81_920, 98_304, 114_688)
 MATCH_REASONS = ("contaminated", "near-duplicate", "benchmark-question", "benchmark-unreadable")
 MAX_MATCHES = 100
+SCHEMA_CHECK = "schema"  # whether a reply is a question at all; those that are none have no other verdicts
 THIRDS = ("beginning", "middle", "end")  # of a document
 PAGE_EDGES = (8, 16, 24, 32, 40, 48, 64)
 
@@ -100,7 +101,7 @@ def describe_run(run: Path) -> dict[str, Any]:
             "token_histogram": histogram(samples["num_tokens"], TOKEN_EDGES),
         },
         "short": _short_facts(run),
-        "questions": _question_facts(run),
+        "questions": question_facts(run, about.get("questions", {}).get("replies", {})),
         "spent": about.get("spent", {}),
         "rejected": rejections(run),
         "matched": matches(run, {e.doc_id: Path(e.uri).name for e in reversed(ledger)}),  # of equal files the first
@@ -116,8 +117,13 @@ def _short_facts(run: Path) -> list[dict[str, Any]]:
     return [plain(f) for f in read_records(file, ShortFile)] if file.is_file() else []
 
 
-def _question_facts(run: Path) -> dict[str, Any]:
-    """How many questions passed each check, and where in their documents the accepted ones were asked, in thirds."""
+def question_facts(run: Path, replies: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+    """How many questions passed each check, and where in their documents the accepted ones were asked, in thirds.
+
+    Args:
+        run: whose questions are read.
+        replies: of a task or a check, how many replies of a model could be read, and how many not, by reason.
+    """
     num_pages = {}
     if (run / "ledger.parquet").is_file():
         table = read_table(run / "ledger.parquet", columns=["doc_id", "num_pages"])
@@ -136,9 +142,17 @@ def _question_facts(run: Path) -> dict[str, Any]:
             if not q["reason"]:
                 middle = (q["segment_first"] + q["segment_pages"] / 2) / max(1, num_pages.get(q["doc_id"], 1))
                 places[THIRDS[min(2, int(3 * middle))]] += 1
-    ordered = sorted(checks, key=lambda name: CHECKS.index(name) if name in CHECKS else len(CHECKS))
+    for task, reasons in replies.items():
+        if task not in CHECKS:  # replies that are to be questions
+            sound = sum(n for reason, n in reasons.items() if reason in SOUND_REPLIES)
+            schema = checks.setdefault(SCHEMA_CHECK, Counter())
+            schema["passed"] += sound
+            schema["failed"] += sum(reasons.values()) - sound
+    order = (SCHEMA_CHECK, *CHECKS)
+    ordered = sorted(checks, key=lambda name: order.index(name) if name in order else len(order))
     return {
         "checks": {n: {"passed": checks[n]["passed"], "failed": checks[n]["failed"]} for n in ordered},
+        "replies": {purpose: dict(reasons) for purpose, reasons in replies.items()},
         "relabelled": relabelled,  # asked for several pages, answered by one
         "places": dict(places),
     }

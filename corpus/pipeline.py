@@ -111,6 +111,7 @@ def build(
             "plan": lambda: plan.run(state),
         }
         before = _recorded(run)
+        state.usage_before, state.questions = usage_of(before["spent"]), before["questions"]
         _write_run_json(state, before, until, complete=False)
         try:
             for stage, step in steps.items():
@@ -121,7 +122,7 @@ def build(
                 if stage == until:
                     break
         finally:
-            if state.usage.purposes:  # what was paid for is said, also when the server is gone
+            if state.usage.purposes or "synthesise" in state.seconds:  # what was paid is said, whatever happened
                 _write_run_json(state, before, until, complete=False)
         result = _report(state, until)
         _write_run_json(state, before, until, complete=until == STAGES[-1])
@@ -193,17 +194,16 @@ def _write_rejected(b: Build, ledger: Iterable[LedgerEntry], reached: int) -> No
 
 
 def _recorded(run: RunDir) -> dict[str, Any]:
-    """What the last build of this run took and spent, by stage and purpose."""
+    """What the last build of this run took and spent, by stage and purpose, and how its questions fared."""
     try:
         found = json.loads(run.path("run.json").read_text(encoding="utf-8"))
-        return {"seconds": dict(found["seconds"]), "spent": dict(found.get("spent", {}))}
+        return {"seconds": dict(found["seconds"]), **{k: dict(found.get(k, {})) for k in ("spent", "questions")}}
     except (OSError, ValueError, KeyError, TypeError):
-        return {"seconds": {}, "spent": {}}
+        return {"seconds": {}, "spent": {}, "questions": {}}
 
 
 def _write_run_json(b: Build, before: Mapping[str, Any], until: str, complete: bool) -> None:
-    spent = usage_of(before["spent"])
-    spent.merge(b.usage)
+    spent = b.spent
     write_json(
         b.run.path("run.json"),
         {
@@ -221,5 +221,6 @@ def _write_run_json(b: Build, before: Mapping[str, Any], until: str, complete: b
             "work": dict(b.work),
             "seconds": {**before["seconds"], **b.seconds},
             "spent": spent.to_dict(ask.prices_of(b.config.synth)) if spent.purposes else {},
+            "questions": b.questions,
         },
     )

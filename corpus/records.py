@@ -33,6 +33,8 @@ TEXT_CHECKS = (  # of a model's question, the cheap ones first
 )
 MODEL_CHECKS = ("closed-book", "leakage", "agreement", "ambiguity")  # these need answers of a model
 CHECKS = TEXT_CHECKS + MODEL_CHECKS
+READ, NOTHING_TO_ASK = "read", "nothing-to-ask"  # among the reasons by which a model's replies are counted
+SOUND_REPLIES = (READ, NOTHING_TO_ASK)  # those of replies that are as they should be
 STAGES = ("ingest", "parse", "clean", "synthesise", "short", "shard", "mixture", "plan", "report")
 SHORT_TASK = "short"  # the task of a conversation that is the user's own
 

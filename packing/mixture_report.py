@@ -133,7 +133,7 @@ def shortfalls(report: MixtureReport, limit: str, epochs_needed: int) -> list[st
         )
     if report.short.pool and not report.short.asked:
         said.append(
-            f"none of {report.short.pool:,} conversations of mixture.short.files is trained on: mixture.short.share is 0"
+            f"none of {report.short.pool:,} conversations of mixture.short.files is used: mixture.short.share is 0"
         )
     return said
 

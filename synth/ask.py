@@ -8,12 +8,24 @@ on other questions (near-duplicates) is decided in the order of the segments, af
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from corpus.config import SynthSettings
 from corpus.errors import DocumentError
-from corpus.records import MODEL_CHECKS, Document, Page, Question, Rejected, Segment, Verdict, content_id, question_id
+from corpus.records import (
+    MODEL_CHECKS,
+    READ,
+    Document,
+    Page,
+    Question,
+    Rejected,
+    Segment,
+    Verdict,
+    content_id,
+    question_id,
+)
 from corpus.sections import sections_of
 from synth import verify
 from synth.anchors import DocumentText, named_pages
@@ -38,10 +50,16 @@ class Slot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What one document yields: every question with its verdicts, and the slots that stayed empty."""
+    """What one document yields: every question with its verdicts, and the slots that stayed empty.
+
+    `faults`: why requests for the empty slots got no reply, by the number of slots. `replies`: of a task or a check,
+    how many could be read, and how many could not, by reason.
+    """
 
     questions: tuple[Question, ...]
     gaps: tuple[Rejected, ...]
+    faults: Counter[str]
+    replies: Mapping[str, Counter[str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +92,13 @@ async def ask_document(q: Questioner, document: Document, pages: Sequence[Page],
                 questions.append(end)
                 end = end if end.accepted else Fault(reason=end.reason, detail=end.detail)
             ends[slot] = end
-    gaps = tuple(about.gap(slot, end) for slot, end in ends.items() if isinstance(end, Fault))
-    return Asked(questions=tuple(questions), gaps=gaps)
+    empty = [(slot, end) for slot, end in ends.items() if isinstance(end, Fault)]
+    return Asked(
+        questions=tuple(questions),
+        gaps=tuple(about.gap(slot, end) for slot, end in empty),
+        faults=Counter(reason for slot, _ in empty for reason in about.faults[slot]),
+        replies=about.replies,
+    )
 
 
 class _Document:
@@ -85,6 +108,8 @@ class _Document:
         self._q, self._document, self._pages, self._load = q, document, pages, load
         self._sections = sections_of(pages)
         self._text = DocumentText(pages, self._sections)
+        self.faults: defaultdict[Slot, set[str]] = defaultdict(set)  # what kept a slot's requests from a reply
+        self.replies: defaultdict[str, Counter[str]] = defaultdict(Counter)  # by task or check, then by reason
 
     def slots(self) -> list[Slot]:
         """What is wanted, in the order of the segments."""
@@ -120,8 +145,10 @@ class _Document:
             Sampling(temperature=s.temperature, top_p=s.top_p, max_tokens=s.max_answer_tokens, seed=seed),
         )
         if isinstance(answer, Fault):
+            self.faults[slot].add(answer.reason)
             return answer
         reply = parse_reply(answer, task, segment, s.structured)
+        self.replies[task.name][reply.reason if isinstance(reply, Fault) else READ] += 1
         return reply if isinstance(reply, Fault) else self._question(slot, reply, seed)
 
     def _question(self, slot: Slot, reply: Reply, seed: int) -> Question:
@@ -177,25 +204,25 @@ class _Document:
             return item
         for check in MODEL_CHECKS:
             if item.accepted and check in self._checks(slot):
-                item = await self._judged_by(check, item)
+                item = await self._judged_by(check, slot, item)
         return item
 
-    async def _judged_by(self, check: str, question: Question) -> Question:
+    async def _judged_by(self, check: str, slot: Slot, question: Question) -> Question:
         evidence = sorted({e.page for e in question.evidence})
         if check == "closed-book":
-            verdict = verify.judge_closed_book(question, await self._answers(check, question, [()]))
+            verdict = verify.judge_closed_book(question, await self._answers(check, slot, question, [()]))
         elif check == "agreement":
-            verdict = verify.judge_agreement(question, await self._answers(check, question, [evidence]))
+            verdict = verify.judge_agreement(question, await self._answers(check, slot, question, [evidence]))
         elif check == "ambiguity":
             rest = [p.index for p in self._pages if p.index not in evidence and not p.problem]
             size = self._q.settings.max_segment_pages
             parts = [rest[i : i + size] for i in range(0, len(rest), size)]
             if not parts:
                 return verify.judged(question, [Verdict(check=check, passed=True, detail="there are no other pages")])
-            verdict = verify.judge_ambiguity(question, await self._answers(check, question, parts))
+            verdict = verify.judge_ambiguity(question, await self._answers(check, slot, question, parts))
         else:
             alone = [[page] for page in evidence] if len(evidence) > 1 else []
-            answers = dict(zip(evidence, await self._answers(check, question, alone), strict=False))
+            answers = dict(zip(evidence, await self._answers(check, slot, question, alone), strict=False))
             page = verify.sufficient_page(question, answers)
             if page is not None:  # a question all the same, but one about a single page
                 verdict = Verdict(check=check, passed=True, detail=f"page {page + 1} is enough: now extract-single")
@@ -203,20 +230,28 @@ class _Document:
             verdict = verify.judge_leakage(question, answers)
         return verify.judged(question, [verdict])
 
-    async def _answers(self, check: str, question: Question, shown: Sequence[Sequence[int]]) -> list[str | None]:
+    async def _answers(
+        self, check: str, slot: Slot, question: Question, shown: Sequence[Sequence[int]]
+    ) -> list[str | None]:
         """What the judge answers from each of these runs of pages; None where that cannot be read, or had."""
-        return await asyncio.gather(*(self._answer(check, question, pages) for pages in shown))
+        return await asyncio.gather(*(self._answer(check, slot, question, pages) for pages in shown))
 
-    async def _answer(self, check: str, question: Question, pages: Sequence[int]) -> str | None:
+    async def _answer(self, check: str, slot: Slot, question: Question, pages: Sequence[int]) -> str | None:
         s = self._q.settings
         prompt = verify.answer_prompt(question, bool(pages))
+        faults = set()
         for attempt in range(s.attempts):
             seed = _seed(self._q.seed, check, attempt)
             sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=s.max_answer_tokens, seed=seed)
             text = await self._ask(self._q.judge, check, pages, prompt, verify.ANSWER_SCHEMA, sampling)
-            answer = None if isinstance(text, Fault) else verify.parse_answer(text, s.structured)
-            if answer is not None:
+            if isinstance(text, Fault):
+                faults.add(text.reason)
+                continue
+            answer = verify.parse_answer(text, s.structured)
+            self.replies[check][answer.reason if isinstance(answer, Fault) else READ] += 1
+            if not isinstance(answer, Fault):
                 return answer
+        self.faults[slot] |= faults
         return None
 
     async def _ask(

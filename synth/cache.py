@@ -9,6 +9,9 @@ An answer is on the disk (`synchronous=FULL`) before anyone sees it. A thread of
 stands still for a while must not make the requests of others run out of time. It writes all answers that came while it
 wrote the last ones in one transaction. Several processes may share a file, on a local disk: SQLite's write-ahead log
 does not work over a network. The first answer that is stored stays, and is what everyone gets.
+
+With an answer goes, in the same transaction, which run paid for it and for what purpose: a run that is killed knows
+afterwards what it had spent, except for the requests that were in flight.
 """
 
 from __future__ import annotations
@@ -31,13 +34,25 @@ from pathlib import Path
 
 from corpus.errors import EngineError
 from synth.chat import ChatAnswer, ChatModel, ChatRequest, LoadImages, RequestFailed
-from synth.usage import Usage
+from synth.usage import Spent, Usage, estimated_image_tokens
 
 KEY_VERSION = 1  # raise it when the same request should be sent otherwise, and so be paid for again
 APPLICATION_ID = 0x6C647163  # "ldqc", in the file's header
 FORMAT_VERSION = 1
 BUSY_S = 60.0  # how long to wait for another process that writes
 
+# Beside the answers, so that versions that know nothing of it can use the file.
+PAID = """
+CREATE TABLE IF NOT EXISTS paid (
+    run TEXT NOT NULL,
+    key BLOB NOT NULL,  -- of answers
+    purpose TEXT NOT NULL,
+    seconds REAL NOT NULL,  -- from asking to the answer
+    estimated_image_tokens INTEGER NOT NULL,  -- 0 where the server counted them
+    paid_at REAL NOT NULL,  -- seconds since 1970
+    PRIMARY KEY (run, key)
+) WITHOUT ROWID;
+"""
 SCHEMA = f"""
 CREATE TABLE answers (
     key BLOB PRIMARY KEY,  -- SHA-256 of the request
@@ -49,6 +64,7 @@ CREATE TABLE answers (
     image_tokens INTEGER NOT NULL,
     stored_at REAL NOT NULL  -- seconds since 1970
 );
+{PAID}
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {FORMAT_VERSION};
 """
@@ -70,6 +86,16 @@ def key_of(request: ChatRequest, model_name: str) -> bytes:
     return hashlib.sha256(canonical.encode()).digest()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payment:
+    """Who paid for an answer: `run` is the identity of a run, '' where no account is kept."""
+
+    run: str
+    purpose: str
+    seconds: float
+    estimated_image_tokens: int
+
+
 class AnswerCache:
     """The answers in a file. Threads may share one; processes open one each, and none before they fork."""
 
@@ -81,6 +107,7 @@ class AnswerCache:
         """
         self.path = path
         self._lock = threading.Lock()
+        self._opened_at = time.time()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if not path.exists():
@@ -104,6 +131,11 @@ class AnswerCache:
                 f"{path} is not an answer cache of this version (application {application:#x}, format {version}); "
                 "name another file, or use the version of longdoc that wrote it"
             )
+        try:
+            self._connection.execute(PAID)
+        except sqlite3.Error as e:
+            self.close()
+            raise self._broken(e) from e
 
     def get(self, key: bytes) -> ChatAnswer | None:
         """The answer that is kept by a key.
@@ -128,13 +160,21 @@ class AnswerCache:
         """Keep an answer; see `put_all`."""
         return self.put_all(model_name, [(key, answer)])[0]
 
-    def put_all(self, model_name: str, answers: Sequence[tuple[bytes, ChatAnswer]]) -> list[ChatAnswer]:
+    def put_all(
+        self, model_name: str, answers: Sequence[tuple[bytes, ChatAnswer]], payments: Sequence[Payment] = ()
+    ) -> list[ChatAnswer]:
         """Keep answers, all of them on the disk when this returns. Returns those that are kept: the first of each key.
+
+        Args:
+            model_name: whose answers they are.
+            answers: with their keys.
+            payments: one for each answer, or none.
 
         Raises:
             EngineError: they cannot be written, and none of them was.
         """
         insert = "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING"
+        pay = "INSERT INTO paid VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (run, key) DO NOTHING"
         now = time.time()
         rows = [
             (
@@ -149,10 +189,16 @@ class AnswerCache:
             )
             for key, answer in answers
         ]
+        paid = [
+            (p.run, key, p.purpose, p.seconds, p.estimated_image_tokens, now)
+            for (key, _), p in zip(answers, payments, strict=False)
+            if p.run
+        ]
         try:
             with self._lock, self._connection:  # which commits, or rolls back
                 self._connection.execute("BEGIN IMMEDIATE")
                 added = [self._connection.execute(insert, row).rowcount for row in rows]
+                self._connection.executemany(pay, paid)
         except sqlite3.Error as e:
             raise self._broken(e) from e
         return [answer if new else self._kept(key) for new, (key, answer) in zip(added, answers, strict=True)]
@@ -161,6 +207,49 @@ class AnswerCache:
         answer = self.get(key)
         assert answer is not None, "another answer to this key was there"
         return answer
+
+    def paid(self, run: str) -> Usage:
+        """What the kept answers cost that a run paid for, by purpose.
+
+        Raises:
+            EngineError: the file is damaged or cannot be read.
+        """
+        query = """
+            SELECT purpose, count(*), sum(prompt_tokens), sum(completion_tokens),
+                sum(image_tokens + estimated_image_tokens), sum(estimated_image_tokens), sum(seconds)
+            FROM paid JOIN answers USING (key) WHERE run = ? GROUP BY purpose
+        """
+        try:
+            with self._lock:
+                rows = self._connection.execute(query, (run,)).fetchall()
+        except sqlite3.Error as e:
+            raise self._broken(e) from e
+        return Usage(
+            {
+                purpose: Spent(
+                    requests=requests,
+                    prompt_tokens=prompt,
+                    completion_tokens=completion,
+                    image_tokens=image,
+                    estimated_image_tokens=estimated,
+                    seconds=seconds,
+                )
+                for purpose, requests, prompt, completion, image, estimated, seconds in rows
+            }
+        )
+
+    def was_paid_before(self, run: str, key: bytes) -> bool:
+        """Whether a run paid for an answer before this file was opened here, that is, in an earlier attempt.
+
+        Raises:
+            EngineError: the file is damaged or cannot be read.
+        """
+        query = "SELECT 1 FROM paid WHERE run = ? AND key = ? AND paid_at < ?"
+        try:
+            with self._lock:
+                return self._connection.execute(query, (run, key, self._opened_at)).fetchone() is not None
+        except sqlite3.Error as e:
+            raise self._broken(e) from e
 
     def __len__(self) -> int:
         try:
@@ -229,6 +318,7 @@ class _Stored:
 
     key: bytes
     answer: ChatAnswer
+    payment: Payment
     kept: ChatAnswer | None = None
     error: EngineError | None = None
 
@@ -239,15 +329,18 @@ class CachedChat:
     Requests that are the same at the same time are one: the others wait for it, and share its answer or its failure.
     """
 
-    def __init__(self, model: ChatModel, cache: AnswerCache, usage: Usage, max_in_flight: int = 64) -> None:
+    def __init__(
+        self, model: ChatModel, cache: AnswerCache, usage: Usage, max_in_flight: int = 64, run: str = ""
+    ) -> None:
         """
         Args:
             model: whose answers are kept.
             cache: where.
             usage: where hits, answers and failures are counted.
             max_in_flight: requests that are asked and not stored yet, and so all that a kill can repeat.
+            run: identity of the run that pays, over all of its attempts; '' keeps no account.
         """
-        self._model, self._cache, self._usage = model, cache, usage
+        self._model, self._cache, self._usage, self._run = model, cache, usage, run
         self._room = asyncio.Semaphore(max_in_flight)
         self._asked: dict[bytes, asyncio.Future[ChatAnswer]] = {}
         self._unstored: deque[_Stored] = deque()
@@ -290,12 +383,17 @@ class CachedChat:
             del self._asked[key]
 
     async def _find_or_ask(self, key: bytes, request: ChatRequest, load: LoadImages) -> ChatAnswer:
-        known = await asyncio.get_running_loop().run_in_executor(self._thread, self._cache.get, key)
+        known, resumed = await asyncio.get_running_loop().run_in_executor(self._thread, self._find, key)
         if known is not None:
-            self._usage.hit(request.purpose)
+            self._usage.hit(request.purpose, resumed)
             return known
         async with self._room:
             return await self._ask_and_store(key, request, load)
+
+    def _find(self, key: bytes) -> tuple[ChatAnswer | None, bool]:
+        """The answer that is kept, if any, and whether an earlier attempt of the run paid for it. In the thread."""
+        known = self._cache.get(key)
+        return known, known is not None and bool(self._run) and self._cache.was_paid_before(self._run, key)
 
     async def _ask_and_store(self, key: bytes, request: ChatRequest, load: LoadImages) -> ChatAnswer:
         began = time.monotonic()
@@ -304,8 +402,10 @@ class CachedChat:
         except RequestFailed as e:
             self._usage.failed(request.purpose, e.reason, time.monotonic() - began)
             raise
-        self._usage.answered(request.purpose, answer, time.monotonic() - began)
-        stored = _Stored(key, answer)
+        seconds, estimated = time.monotonic() - began, estimated_image_tokens(answer, request.pages)
+        self._usage.answered(request.purpose, answer, seconds, estimated)
+        payment = Payment(run=self._run, purpose=request.purpose, seconds=seconds, estimated_image_tokens=estimated)
+        stored = _Stored(key, answer, payment)
         self._unstored.append(stored)
         storing = asyncio.get_running_loop().run_in_executor(self._thread, self._store, stored)
         return await asyncio.shield(storing)  # it is stored even if nobody waits any more
@@ -315,7 +415,7 @@ class CachedChat:
         if not stored.kept and not stored.error:
             batch = [self._unstored.popleft() for _ in range(len(self._unstored))]
             try:
-                kept = self._cache.put_all(self.name, [(s.key, s.answer) for s in batch])
+                kept = self._cache.put_all(self.name, [(s.key, s.answer) for s in batch], [s.payment for s in batch])
             except EngineError as e:
                 for one in batch:
                     one.error = e

@@ -5,9 +5,11 @@ a cut connection, 408, 409, 429, 5xx) is tried again after a pause that doubles 
 length, so that those who failed together do not return together. A server that cannot be reached says nothing about
 the request: it is asked again without being counted, until the server has been away for `gone_after_s`; then the run
 stops, and so do all who wait. A refused key or an unknown model stops it at once. The official client's own retries
-are off, because it cannot tell these apart.
+are off, because it cannot tell these apart. A server that takes requests and says nothing to any of them, not even an
+error, for the same `gone_after_s` is gone too, whatever the time and the attempts of one request may be.
 
-Requests that are with the server when the run stops are left to end: their answers may have been paid for.
+Requests that are with the server when the run stops are left to end: their answers may have been paid for. Those of a
+silent server are cut off.
 
 Page images are loaded when a request has its place and let go when it is answered. Until they are loaded their size is
 a guess: pixels times the largest number of bytes a pixel seen so far; a guess that was too small is corrected at once,
@@ -56,10 +58,12 @@ LONGEST_SPACING_S = 0.003  # between two requests; less where answers come so fa
 CONNECT_S = 15.0
 MAX_RESPONSE_BYTES = 16 * 2**20
 MAX_DETAIL = 300  # characters of what a server said
+PASSING_REASONS = ("timeout", "connection-cut", "unreadable-response", "rate-limited", "server-busy", "server-error")
 PASSING_STATUS = (408, 409, 425, 429)  # and every 5xx
 MAY_HAVE_DIED = ("unreachable", "connection-cut", "server-error")
 NO_MONEY = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
 TOO_LONG = re.compile(r"context[ _-]?(length|window)|maximum model length|max_model_len|too many (input )?tokens", re.I)
+KEPT = "; answers so far are kept, and the same command goes on from here"
 SIGNATURES = ((b"\xff\xd8\xff", "jpeg"), (b"\x89PNG\r\n\x1a\n", "png"), (b"RIFF", "webp"))
 
 T = TypeVar("T")
@@ -81,7 +85,7 @@ class Fault:
     retry_after_s: float = 0.0
 
 
-def checked_base_url(url: str) -> str:
+def checked_base_url(url: str, setting: str = "synth.base_url") -> str:
     """The address of a server, such as `http://127.0.0.1:8000/v1`, without a slash at its end.
 
     Raises:
@@ -94,15 +98,15 @@ def checked_base_url(url: str) -> str:
         parts, host = urllib.parse.urlsplit(""), None
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ConfigError(
-            "synth.base_url carries a user name, a key or a query; give the address alone, such as "
+            f"{setting} carries a user name, a key or a query; give the address alone, such as "
             "http://127.0.0.1:8000/v1, and the key in an environment variable"
         )
     if parts.scheme not in ("http", "https") or not host:
-        raise ConfigError(f"synth.base_url = {url!r} is no web address; write one such as http://127.0.0.1:8000/v1")
+        raise ConfigError(f"{setting} = {url!r} is no web address; write one such as http://127.0.0.1:8000/v1")
     return url.rstrip("/")
 
 
-def api_key_of(variable: str) -> str:
+def api_key_of(variable: str, setting: str = "synth.client.api_key_env") -> str:
     """The key in an environment variable, '' when none is named.
 
     Raises:
@@ -112,13 +116,9 @@ def api_key_of(variable: str) -> str:
         return ""
     key = os.environ.get(variable, "").strip()
     if not key:
-        raise ConfigError(
-            f"the environment variable {variable} (synth.client.api_key_env) is not set; put the key into it"
-        )
+        raise ConfigError(f"the environment variable {variable} ({setting}) is not set; put the key into it")
     if not key.isascii() or not key.isprintable():
-        raise ConfigError(
-            f"the environment variable {variable} (synth.client.api_key_env) holds characters that no key has"
-        )
+        raise ConfigError(f"the environment variable {variable} ({setting}) holds characters that no key has")
     return key
 
 
@@ -312,6 +312,43 @@ def bounded_client(**options: Any) -> httpx2.AsyncClient:
     return Bounded(**options)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingNames:
+    """What the user calls the address, the model and the key of a server, for messages."""
+
+    base_url: str = "synth.base_url"
+    model: str = "synth.model"
+    api_key_env: str = "synth.client.api_key_env"
+
+
+class Silence:
+    """For how long requests have been with a server that said nothing to any of them; pauses do not count."""
+
+    def __init__(self) -> None:
+        self._waiting = 0
+        self._since = 0.0  # when the present silence began or went on after a pause; time.monotonic()
+        self._before = 0.0  # seconds of it before that
+
+    def begin(self, now: float) -> None:
+        """A request goes to the server."""
+        self._since = self._since if self._waiting else now
+        self._waiting += 1
+
+    def end(self, now: float, heard: bool) -> None:
+        """A request is back, with any sign of life or without."""
+        self._before = 0.0 if heard else self.seconds(now)
+        self._since = now
+        self._waiting -= 1
+
+    def seconds(self, now: float) -> float:
+        """How long it has lasted."""
+        return self._before + (now - self._since if self._waiting else 0.0)
+
+    def __bool__(self) -> bool:
+        """Whether any request is with the server."""
+        return self._waiting > 0
+
+
 class OpenAiChat:
     """A chat model behind `base_url`. For one event loop; close it with `aclose`, or use it with `async with`.
 
@@ -339,6 +376,7 @@ class OpenAiChat:
         gone_after_failures: int = 10,
         usage: Usage | None = None,
         rng: random.Random | None = None,
+        names: SettingNames | None = None,
     ) -> None:
         """Prepare; nothing is asked yet.
 
@@ -359,10 +397,12 @@ class OpenAiChat:
                 `image_folder` (vLLM: `--allowed-local-media-path`).
             image_folder: existing folder in which a private one is made; null = the system's temporary folder.
             structured: how a schema is sent; `vllm` is that server's own field.
-            gone_after_s: seconds without a connection after which the server is gone.
+            gone_after_s: seconds without a connection, or of silence while it has requests, after which the server is
+                gone.
             gone_after_failures: requests in a row that ran out of attempts after which it is gone.
             usage: where retries are counted.
             rng: draws the pauses.
+            names: of the user's settings that led here, for messages.
 
         Raises:
             ConfigError: a wrong address, no key, or no package `openai`.
@@ -372,9 +412,10 @@ class OpenAiChat:
         import httpx2
         import openai
 
-        self.base_url = checked_base_url(base_url)
+        self._names = names or SettingNames()
+        self.base_url = checked_base_url(base_url, self._names.base_url)
         self._model = model
-        self._key = api_key or api_key_of(api_key_env)
+        self._key = api_key or api_key_of(api_key_env, self._names.api_key_env)
         self._revive, self._on_answer = revive, on_answer
         self._restarts = 0  # of the server, as far as known
         self._key_env = api_key_env
@@ -387,6 +428,9 @@ class OpenAiChat:
         self._bytes_per_pixel = 0.5
         self._away_since: float | None = None  # time.monotonic() of the first attempt that found no server
         self._failed_in_a_row = 0
+        self._silence = Silence()
+        self._limits: set[asyncio.Timeout] = set()  # of the requests that are with the server
+        self._watch: asyncio.TimerHandle | None = None
         self._max_in_flight = max_in_flight
         self._spacing_s = LONGEST_SPACING_S
         self._next_turn = 0.0  # time.monotonic()
@@ -425,6 +469,8 @@ class OpenAiChat:
 
     async def aclose(self) -> None:
         """Close connections and remove temporary files."""
+        if self._watch:
+            self._watch.cancel()
         await self._client.close()
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -481,6 +527,8 @@ class OpenAiChat:
                 if self._on_answer:
                     self._on_answer()
                 return found
+            if self._gone:
+                raise EngineError(self._gone)
             tries += 1
             if self._revive and found.reason in MAY_HAVE_DIED:
                 await self._revived(self._revive)
@@ -540,13 +588,48 @@ class OpenAiChat:
         import aiohttp
         import openai
 
+        heard = False
+        limit = asyncio.timeout(self._timeout_s)
+        self._silence.begin(time.monotonic())
+        self._limits.add(limit)
+        self._watch_silence()
         try:
-            async with asyncio.timeout(self._timeout_s):
-                return await asking
+            async with limit:
+                found = await asking
+            heard = True
+            return found
         except openai.APIStatusError as e:
+            heard = True
             return fault_of_status(e.status_code, e.response.headers, e.response.content, self._key, time.time())
         except (openai.APIConnectionError, aiohttp.ClientError, OSError) as e:
-            return fault_of_error(e, self._timeout_s)
+            fault = fault_of_error(e, self._timeout_s)
+            heard = fault.reason != "timeout"
+            return fault
+        finally:
+            self._limits.discard(limit)
+            self._silence.end(time.monotonic(), heard)
+
+    def _silence_left_s(self) -> float:
+        return max(0.0, self._gone_after_s - self._silence.seconds(time.monotonic()))
+
+    def _watch_silence(self) -> None:
+        """See to it that somebody looks when the silence may have lasted too long."""
+        if self._watch is None and self._silence and not self._gone:
+            self._watch = asyncio.get_running_loop().call_later(self._silence_left_s(), self._look)
+
+    def _look(self) -> None:
+        """Give up a server that has been silent for too long."""
+        self._watch = None
+        if not self._silence or self._silence_left_s():
+            self._watch_silence()
+            return
+        self._shut(
+            f"{self._where()}: no answer to any of {len(self._limits)} requests for {self._gone_after_s:g} s "
+            f"(synth.client.give_up_s); look after the server, or raise that setting{KEPT}"
+        )
+        for limit in self._limits:
+            if not limit.expired():
+                limit.reschedule(asyncio.get_running_loop().time())
 
     async def _pause(self, seconds: float) -> None:
         """Wait, or until the server is given up."""
@@ -555,26 +638,31 @@ class OpenAiChat:
                 await self._stopped.wait()
 
     def _give_up(self, why: str) -> None:
+        self._shut(why)
+        raise EngineError(self._gone)
+
+    def _shut(self, why: str) -> None:
         self._gone = self._gone or why
         self._stopped.set()
         self._gate.shut(self._gone)
-        raise EngineError(self._gone)
+
+    def _where(self) -> str:
+        return f"{self.base_url} (model {self._model})"
 
     def _explain(self, fault: Fault) -> str:
-        where = f"{self.base_url} (model {self._model})"
-        kept = "; answers so far are kept, and the same command goes on from here"
+        names, where = self._names, self._where()
         if fault.reason == "key-refused":
-            variable = self._key_env or "none is named in synth.client.api_key_env"
-            return f"{where}: {fault.detail}; check the environment variable of the key ({variable}){kept}"
+            variable = self._key_env or f"none is named in {names.api_key_env}"
+            return f"{where}: {fault.detail}; check the environment variable of the key ({variable}){KEPT}"
         if fault.reason == "unknown-model":
-            return f"{where}: {fault.detail}; check synth.model and synth.base_url, which mostly ends in /v1{kept}"
+            return f"{where}: {fault.detail}; check {names.model} and {names.base_url}, which mostly ends in /v1{KEPT}"
         if fault.reason == "no-money":
-            return f"{where}: {fault.detail}{kept}"
+            return f"{where}: {fault.detail}{KEPT}"
         if fault.kind == "unreachable":
-            return f"{where}: no connection to the server ({fault.detail}); start it or correct synth.base_url{kept}"
+            return f"{where}: no connection to the server ({fault.detail}); start it or correct {names.base_url}{KEPT}"
         return (
             f"{where}: {self._failed_in_a_row} requests in a row failed after {self._attempts} attempts each, the last "
-            f"one with {fault.reason} ({fault.detail}); look after the server, or raise synth.client.attempts{kept}"
+            f"one with {fault.reason} ({fault.detail}); look after the server, or raise synth.client.attempts{KEPT}"
         )
 
     def _expected_bytes(self, pages: Sequence[PromptPage]) -> int:

@@ -15,7 +15,7 @@ from decimal import Decimal
 from typing import Any, Protocol
 
 from corpus.blocks import clean
-from corpus.records import EVIDENCE_KINDS, Segment
+from corpus.records import EVIDENCE_KINDS, NOTHING_TO_ASK, Segment
 from synth.answers import answer_fault
 
 MAX_REPLY_CHARS = 200_000  # a longer text is no reply, thoughts included
@@ -206,7 +206,7 @@ def _read(value: dict[str, Any], task: ReplyRules, segment: Segment) -> Reply:
         if key not in value:
             raise _Refused("missing-key", f"{key}; found {', '.join(clean(k)[:40] for k in list(value)[:20])}")
     if value["question"] == "" and value["answer"] in ("", []):
-        raise _Refused("nothing-to-ask", "the writer found no question in these pages")
+        raise _Refused(NOTHING_TO_ASK, "the writer found no question in these pages")
     question = _text("question", value["question"], MAX_QUESTION_CHARS)
     answer_format = _text("answer_format", value["answer_format"], 20)
     if answer_format not in task.answer_formats:

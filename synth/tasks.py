@@ -1,7 +1,8 @@
 """Tasks as data: what a question writer is asked for, one YAML file a task, and the prompt made of it.
 
 A sixth task is one more file in a folder of the user's; so are more worked examples for a task that exists. The version
-of a task is the hash of everything that shapes its prompt, and every question carries it.
+of a task is the hash of a whole prompt and of all examples, so that no word of one changes without it; every question
+carries it. Tasks that are written from the documents' structure have code of their own, and so are built in.
 
 All tasks share one system text, and what a task adds stands after the page images: a server that caches prefixes reads
 the pages of a segment once for all tasks. The price is that the instructions come last, after some 20,000 image tokens.
@@ -25,6 +26,7 @@ from synth.replies import MAX_QUESTION_CHARS, MAX_QUOTES, Fault, read_reply
 
 BUILT_IN = Path(__file__).parent / "prompts"
 EXAMPLES_SHOWN = 2
+PROBE, PROBE_TITLES = Segment(first_page=2, num_pages=8), ("First", "Second")  # a prompt about these is hashed
 MAX_FILE_BYTES = 262_144
 MAX_TITLES = 40  # section titles shown to the writer
 MAX_TITLE_CHARS = 120
@@ -86,11 +88,8 @@ class TaskSpec:
 
     @property
     def version(self) -> str:
-        shown = [(e.first, e.last, e.reply) for e in self.examples]
-        return content_id(
-            [SYSTEM, GENERAL, OUTPUT, self.name, self.definition, self.restrictions, shown],
-            [self.min_evidence_pages, self.max_evidence_pages, self.answer_formats],
-        )
+        pool = [(e.first, e.last, e.reply) for e in self.examples]
+        return content_id(build_prompt(self, PROBE, PROBE_TITLES, seed=0), pool)
 
 
 # ---------------------------------------------------------------------------------------------------------- loading
@@ -111,7 +110,7 @@ def load_tasks(names: Sequence[str], folders: Sequence[str | Path] = ()) -> tupl
         except OSError as e:
             raise ConfigError(f"cannot read folder of tasks {folder}: {e.strerror}") from None
         for file in files:
-            task = _task(file, known)
+            task = _task(file, known, built_in=folder == BUILT_IN)
             known[task.name] = task
     for name in names:
         if name not in known:
@@ -119,9 +118,15 @@ def load_tasks(names: Sequence[str], folders: Sequence[str | Path] = ()) -> tupl
     return tuple(known[name] for name in names)
 
 
-def _task(file: Path, known: dict[str, TaskSpec]) -> TaskSpec:
+def _task(file: Path, known: dict[str, TaskSpec], built_in: bool) -> TaskSpec:
     fields = _Fields(file)
     name = fields.text("name")
+    if name in known and known[name].writer == "layout":
+        raise fields.fault(
+            "name",
+            f"{name} is transcribed from the parsed text, which no model writes better: a file can neither change its "
+            "writer nor add examples; give a task of your own another name",
+        )
     if name in known:
         examples = _examples(fields)
         fields.finish("a task of this name exists; a file may add examples to it and nothing else")
@@ -141,6 +146,8 @@ def _task(file: Path, known: dict[str, TaskSpec]) -> TaskSpec:
             examples=_examples(fields),
         )
         fields.finish("unknown key")
+        if task.writer == "layout" and not built_in:
+            raise fields.fault("writer", "layout is for built-in tasks; a model writes those of a file: leave it out")
     for number, example in enumerate(task.examples, start=1):
         shown = Segment(first_page=example.first - 1, num_pages=example.last - example.first + 1)
         reply = read_reply(json.loads(example.reply), task, shown)

@@ -319,19 +319,21 @@ def answer_prompt(question: Question, pages_shown: bool) -> tuple[str, str]:
     return ANSWER_SYSTEM, "\n\n".join(lines)
 
 
-def parse_answer(text: str, structured: bool) -> str | None:
-    """A model's answer as text, `NOT_ANSWERABLE` where it says so, None where nothing can be read. Never raises."""
+def parse_answer(text: str, structured: bool) -> str | Fault:
+    """A model's answer as text, `NOT_ANSWERABLE` where it says so, or why nothing can be read. Never raises."""
     found = json_object(text, structured)
-    if isinstance(found, Fault) or "answer" not in found:
-        return None
+    if isinstance(found, Fault):
+        return found
+    if "answer" not in found:
+        return Fault(reason="missing-key", detail="answer")
     value = found["answer"]
     if value is None or value == [] or (isinstance(value, str) and UNANSWERED.fullmatch(folded(value) or "n/a")):
         return NOT_ANSWERABLE
     for answer_format in ("List", "Integer", "Float", "String"):
         answer = answer_text(value, answer_format)
         if not isinstance(answer, Fault):
-            return answer
-    return None
+            break
+    return answer
 
 
 def _matches(question: Question, answer: str | None) -> bool:

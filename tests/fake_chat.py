@@ -116,6 +116,7 @@ class FakeChat:
         retry_after: str = "0",
         delay_s: float = 0.0,
         dies_after: tuple[int, ...] = (),
+        counts_images: bool = True,
     ) -> None:
         """
         Args:
@@ -123,10 +124,11 @@ class FakeChat:
             script: names the behaviour that a request meets, one of `BEHAVIOURS`.
             api_key: '' takes any.
             delay_s: before every answer.
+            counts_images: tell how many tokens of a prompt are images.
         """
         self.answer, self.wrong, self.script = answer, wrong, script
         self.model, self.api_key, self.retry_after, self.delay_s = model, api_key, retry_after, delay_s
-        self.dies_after = dies_after
+        self.dies_after, self.counts_images = dies_after, counts_images
         self.requests: list[tuple[Asked, str]] = []  # with the behaviour that each met, in order of arrival
         self.seen: Counter[str] = Counter()  # requests by content
         self.answered: Counter[str] = Counter()  # answers that were sent whole, by content
@@ -299,11 +301,12 @@ class FakeChat:
             message["content"], finish_reason = " \n\t" * asked.body["max_tokens"], "length"
         elif behaviour == "refusal":
             message |= {"content": None, "refusal": "I cannot help with that."}
-        tokens = {
+        tokens: dict[str, Any] = {
             "prompt_tokens": 10 * len(asked.images) + len(asked.text.split()),
             "completion_tokens": max(1, len(str(message["content"]).split())),
-            "prompt_tokens_details": {"image_tokens": 10 * len(asked.images)},
         }
+        if self.counts_images:
+            tokens["prompt_tokens_details"] = {"image_tokens": 10 * len(asked.images)}
         choice = {"index": 0, "message": message, "finish_reason": finish_reason}
         return json.dumps({"id": "x", "object": "chat.completion", "choices": [choice], "usage": tokens}).encode()
 

@@ -13,23 +13,27 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fakes
 import pytest
 from click.testing import CliRunner
-from fake_chat import Asked, FakeChat, always, mixture
+from fake_chat import Asked, FakeChat, Script, always, mixture
 
 from corpus.cli import main
 from corpus.config import Config, load_config
-from corpus.errors import ConfigError, EngineError
+from corpus.errors import ConfigError, DocumentError, EngineError
 from corpus.inspection import describe_run
 from corpus.linting import lint_run
 from corpus.pipeline import BuildResult
 from corpus.pipeline import build as run_build
 from corpus.records import CHECKS, Question, Rejected, Sample
+from corpus.stages import ask
 from corpus.store import read_records
+from synth.prompt_pages import PromptImages
 
 PAGES = 18
 BY_MODEL = ("extract-single", "extract-multi", "reasoning")
@@ -141,6 +145,11 @@ def gaps_of(run: Path) -> list[Rejected]:
     return [r for r in rows if r.reason == "no-accepted-question"]
 
 
+def spent_of(run: Path) -> dict[str, Any]:
+    total: dict[str, Any] = json.loads((run / "run.json").read_text())["spent"]["total"]
+    return total
+
+
 def is_right(question: Question) -> bool:
     numbers = [int(n) for n in re.findall(r"page (\d+)", question.question)]
     weights = [weight(n) for n in numbers]
@@ -214,7 +223,7 @@ def test_a_server_that_misbehaves_and_dies_twice_costs_nothing_but_time(library:
     }  # fmt: skip
     run = tmp_path / "run"
     with FakeChat(answer, wrong=wrong, script=mixture(3, trouble), dies_after=(25, 70)) as server:
-        config = settings(server, tmp_path / "cache", "synth.client.give_up_s=0.3", "synth.attempts=3")
+        config = settings(server, tmp_path / "cache", "synth.client.give_up_s=3", "synth.attempts=3")
         for _ in range(2):
             with pytest.raises(EngineError, match="the same command goes on from here"):
                 build(library, run, config)
@@ -223,6 +232,8 @@ def test_a_server_that_misbehaves_and_dies_twice_costs_nothing_but_time(library:
         build(library, run, config)
         assert server.answered_again == []
         assert len({b for b in trouble if server.met[b]}) > 9  # what is met depends on the pixels
+        spent = spent_of(run)
+        assert spent["requests"] - sum(spent["failures"].values()) == sum(server.answered.values())
     questions, gaps = questions_of(run), gaps_of(run)
     accepted = [q for q in questions if q.accepted]
     slots = Counter((q.doc_id, q.segment_first, q.task) for q in accepted)
@@ -233,7 +244,9 @@ def test_a_server_that_misbehaves_and_dies_twice_costs_nothing_but_time(library:
     lint_run(run)
 
 
-def test_a_kill_repeats_at_most_what_was_in_flight(library: Path, tmp_path: Path) -> None:
+def test_a_kill_repeats_at_most_what_was_in_flight(
+    honest: tuple[Path, FakeChat, Path], library: Path, tmp_path: Path
+) -> None:
     in_flight, shown = 4, tmp_path / "run" / ".state" / "page-images"
     with FakeChat(answer, wrong=wrong, delay_s=0.02) as server:
         changes = [f"synth.client.max_in_flight={in_flight}", "synth.client.images=file"]
@@ -247,7 +260,7 @@ def test_a_kill_repeats_at_most_what_was_in_flight(library: Path, tmp_path: Path
             time.sleep(0.005)
         process.kill()
         process.wait()
-        before = len(server.requests)
+        before, answered = len(server.requests), len(server.answered)
         assert len(list(shown.iterdir())) == 1
         build(library, tmp_path / "run", config, until="ingest")
         assert not shown.exists()  # whatever the next build does
@@ -255,8 +268,161 @@ def test_a_kill_repeats_at_most_what_was_in_flight(library: Path, tmp_path: Path
         assert not shown.exists()
         assert 30 <= before < len(server.requests)
         assert len(server.answered_again) <= in_flight
+        spent = spent_of(tmp_path / "run")
+        assert spent["requests"] == len(server.answered)  # each once, whichever attempt paid for it
+        assert spent["cache_hits"] <= spent_of(honest[0])["cache_hits"]  # documents with the same closed-book question
+        assert 0 < spent["resumed"] <= answered
+        tokens = sum(
+            10 * len(a.images) + len(a.text.split()) for a in {a.content_id: a for a, _ in server.requests}.values()
+        )
+        assert spent["prompt_tokens"] == tokens
         build(library, tmp_path / "fresh", settings(server, tmp_path / "cache"))
     assert questions_of(tmp_path / "run") == questions_of(tmp_path / "fresh")
+
+
+def during(outage: list[str], behaviour: str) -> Script:
+    """The behaviour for requests that hold one of these texts, as long as they stand there."""
+    return lambda asked: behaviour if any(text in asked.text for text in outage) else "right"
+
+
+@pytest.mark.parametrize("failing", ["Task: reasoning.", "differ?\n"])  # what is to be written, what is to be judged
+def test_questions_that_a_faulty_server_cost_are_asked_for_by_the_next_build(
+    failing: str, honest: tuple[Path, FakeChat, Path], library: Path, tmp_path: Path
+) -> None:
+    outage = [failing]
+    run, once = tmp_path / "run", ("synth.client.attempts=1", "synth.attempts=1")
+    with FakeChat(answer, wrong=wrong, script=during(outage, "500")) as server:
+        config = settings(server, tmp_path / "cache", *once)
+        build(library, run, config)
+        assert len(gaps_of(run)) == 6
+        assert spent_of(run)["failures"]["server-error"] >= 6
+        outage.clear()
+        asked = len(server.requests)
+        again = build(library, run, config)
+        assert again.work["synthesise"] == 3  # three documents, three partitions
+        assert gaps_of(run) == []
+        assert server.answered_again == []
+        spent = spent_of(run)
+        assert spent["cache_hits"] <= 2 * spent_of(honest[0])["cache_hits"] < spent["resumed"]
+        lint_run(run)
+        assert asked < len(server.requests) < 2 * asked
+        asked = len(server.requests)
+        assert not any(build(library, run, config).work.values())
+        assert len(server.requests) == asked
+    assert questions_of(run) == questions_of(honest[0])
+
+
+def test_questions_that_a_dying_worker_cost_are_asked_for_by_the_next_build(
+    library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: Any) -> list[bytes]:
+        raise DocumentError("worker-died", "killed by SIGKILL")
+
+    with FakeChat(answer, wrong=wrong) as server:
+        config = settings(server, tmp_path / "cache")
+        with monkeypatch.context() as patched:
+            patched.setattr(PromptImages, "load", broken)
+            build(library, tmp_path / "run", config)
+        assert len(gaps_of(tmp_path / "run")) == 18
+        assert server.requests == []
+        build(library, tmp_path / "run", config)
+    assert gaps_of(tmp_path / "run") == []
+
+
+def test_what_a_server_refuses_is_asked_for_once(library: Path, tmp_path: Path) -> None:
+    with FakeChat(answer, wrong=wrong, script=during(["Task: reasoning."], "400")) as server:
+        config = settings(server, tmp_path / "cache")
+        build(library, tmp_path / "run", config)
+        assert len(gaps_of(tmp_path / "run")) == 6
+        asked = len(server.requests)
+        assert not any(build(library, tmp_path / "run", config).work.values())
+        assert len(server.requests) == asked
+
+
+def test_a_corpus_with_missing_questions_is_planned_anew_without_its_server(
+    library: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, once = tmp_path / "run", ("synth.client.attempts=1", "synth.attempts=1")
+    with FakeChat(answer, wrong=wrong, script=during(["Task: reasoning."], "500")) as server:
+        config = settings(server, tmp_path / "cache", *once)
+        run_build([str(library)], run, config, workers=1)
+        assert "some missing for faults that may pass (6 server-error)" in capsys.readouterr().err
+    questions = questions_of(run)
+    larger = settings(server, tmp_path / "cache", *once, "packing.capacity=200000")
+    result = run_build([str(library)], run, larger, workers=1)
+    assert f"nothing more is asked for: {server.base_url}" in capsys.readouterr().err
+    assert result.num_samples == 12
+    assert "synthesise" not in result.work
+    assert questions_of(run) == questions
+    lint_run(run)
+
+
+def test_replies_that_are_no_questions_are_counted_by_task_and_fault(library: Path, tmp_path: Path) -> None:
+    spoilt = {"Task: extract-single.": "malformed-json", "Task: reasoning.": "refusal", "List the": "white-space"}
+
+    def script(asked: Asked) -> str:
+        return next((spoilt[text] for text in spoilt if text in asked.text), "right")
+
+    run = tmp_path / "run"
+    with FakeChat(answer, wrong=wrong, script=script) as server:
+        build(library, run, settings(server, tmp_path / "cache", "synth.attempts=1"))
+    told = json.loads((run / "run.json").read_text())["questions"]
+    assert told["replies"] == {
+        "closed-book": {"empty": 6},
+        "extract-multi": {"read": 6},
+        "extract-single": {"no-json": 6},
+        "reasoning": {"refused": 6},
+    }
+    assert told["checks"]["schema"] == {"passed": 6, "failed": 12}
+    assert told["checks"]["closed-book"] == {"passed": 0, "failed": 6}
+    assert describe_run(run)["questions"]["replies"] == told["replies"]
+    shown = CliRunner().invoke(main, ["inspect", str(run)]).output
+    assert re.search(r"schema +6 of 18 passed \(33%\)", shown)
+    assert "replies to reasoning that are none: 6 refused, of 6" in shown
+    report = (run / "report.html").read_text()
+    assert "<td>schema</td><td>6</td><td>12</td>" in report
+    assert "extract-single: 6 no-json" in report
+
+
+def test_another_server_may_judge(library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LONGDOC_JUDGE_KEY", "drawn")
+    with FakeChat(answer) as writer, FakeChat(answer, model="judge-vl", api_key="drawn") as judge:
+        where = f"synth.judge={{base_url: {judge.base_url}, model: judge-vl, api_key_env: LONGDOC_JUDGE_KEY}}"
+        build(library, tmp_path / "run", settings(writer, tmp_path / "cache", where))
+        assert Counter(q.task for q in questions_of(tmp_path / "run") if q.accepted) == dict.fromkeys(BY_MODEL, 6)
+        assert len(writer.requests) == 18
+        assert all("Task: " in asked.text for asked, _ in writer.requests)
+        assert judge.requests
+        assert not any("Task: " in asked.text for asked, _ in judge.requests)
+        moved = where.replace(judge.base_url, "http://127.0.0.1:9/v1")  # where it is reached changes nothing
+        assert not any(build(library, tmp_path / "run", settings(writer, tmp_path / "cache", moved)).work.values())
+
+
+def test_another_server_may_judge_what_our_vllm_writes(
+    library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FakeChat(answer) as writer, FakeChat(answer, model="judge-vl") as judge:
+
+        @contextmanager
+        def started(*_: Any, **__: Any) -> Iterator[SimpleNamespace]:
+            yield SimpleNamespace(base_url=writer.base_url, api_key="", model=writer.model, ensure_running=lambda: None)
+
+        monkeypatch.setattr(ask.vllm_server, "VllmServer", started)
+        where = f"synth.judge={{base_url: {judge.base_url}, model: judge-vl}}"
+        build(library, tmp_path / "run", settings(writer, tmp_path / "cache", "synth.backend=vllm", where))
+        assert gaps_of(tmp_path / "run") == []
+        assert len(writer.requests) == 18
+        assert judge.requests
+
+
+def test_image_tokens_are_estimated_where_the_server_tells_none(library: Path, tmp_path: Path) -> None:
+    with FakeChat(answer, counts_images=False) as server:
+        build(library, tmp_path / "run", settings(server, tmp_path / "cache"))
+        images = sum(len(asked.images) for asked, _ in server.requests)
+    spent = spent_of(tmp_path / "run")
+    assert spent["image_tokens"] == spent["estimated_image_tokens"]
+    assert 50 * images <= spent["image_tokens"] <= 70 * images  # of at most 64 tokens by area
+    assert "images (some of them estimated)" in CliRunner().invoke(main, ["inspect", str(tmp_path / "run")]).output
 
 
 def test_a_model_that_always_errs_gives_no_question_and_says_why(library: Path, tmp_path: Path) -> None:
@@ -301,7 +467,7 @@ def test_inspect_and_the_report_tell_checks_places_and_cost(honest: tuple[Path, 
     run, _, _ = honest
     facts = describe_run(run)
     assert facts["questions"]["places"] == {"beginning": 9, "middle": 0, "end": 9}  # two segments of nine pages
-    assert list(facts["questions"]["checks"]) == [c for c in CHECKS if c in facts["questions"]["checks"]]
+    assert list(facts["questions"]["checks"]) == ["schema", *(c for c in CHECKS if c in facts["questions"]["checks"])]
     assert facts["questions"]["checks"]["agreement"] == {"passed": 18, "failed": 0}
     shown = CliRunner().invoke(main, ["inspect", str(run)]).output
     assert re.search(r"ambiguity +18 of 18 passed \(100%\)", shown)
@@ -368,6 +534,11 @@ examples:
         ("synth.client.api_key_env=LONGDOC_NO_SUCH_KEY", "LONGDOC_NO_SUCH_KEY"),
         ("synth.prompts=/no/such/folder", "/no/such/folder"),
         ("synth={backend: vllm, model: /no/such/model}", "synth.model = '/no/such/model' is not a folder"),
+        ("synth.judge={base_url: ftp://host, model: m}", "synth.judge.base_url = 'ftp://host'"),
+        (
+            "synth.judge={base_url: http://127.0.0.1:9, model: m, api_key_env: LONGDOC_NO_SUCH_KEY}",
+            "LONGDOC_NO_SUCH_KEY (synth.judge.api_key_env)",
+        ),
     ],
 )
 def test_a_mistake_shows_before_a_document_is_opened(assignment: str, message: str, tmp_path: Path) -> None:

@@ -37,6 +37,19 @@ def test_defaults_are_the_recipe() -> None:
     assert config.packing.tokens_per_step == 32 * 131_072
 
 
+def test_a_judge_that_would_not_be_asked_is_refused() -> None:
+    model = ("synth.model=a", "synth.base_url=http://127.0.0.1:9/v1")
+    judge = "synth.judge={base_url: http://127.0.0.1:8/v1, model: b}"
+    assert "name the server of another in synth.judge: {base_url: ..., model: ...}" in refusal(
+        None, "synth.backend=vllm", *model, "synth.judge_model=b"
+    )
+    assert "give one of them" in refusal(None, "synth.backend=openai", *model, "synth.judge_model=b", judge)
+    for backend in ("openai", "vllm"):
+        found = load_config(None, [f"synth.backend={backend}", *model, judge]).synth.judge
+        assert found is not None
+        assert (found.model, found.api_key_env) == ("b", None)
+
+
 def test_a_file_overrides_defaults_and_an_assignment_overrides_the_file(tmp_path: Path) -> None:
     file = yaml_file(tmp_path, "seed: 3\nrender: {dpi: 100, quality: 80}\n")
     config = load_config(file, ("render.dpi=200", "synth.tasks=[ocr-full]", "model=qwen3-vl"))

@@ -20,9 +20,9 @@ import pytest
 
 import synth.cache as module
 from corpus.errors import EngineError
-from synth.cache import AnswerCache, CachedChat, key_of
+from synth.cache import AnswerCache, CachedChat, Payment, key_of
 from synth.chat import ChatAnswer, ChatRequest, LoadImages, PromptPage, RequestFailed, Sampling
-from synth.usage import Usage
+from synth.usage import Spent, Usage
 
 PAGE = PromptPage(doc_id="d", page=3, height=1120, width=784, render="pymupdf-jpeg-90")
 REQUEST = ChatRequest(
@@ -41,6 +41,10 @@ KEY = key_of(REQUEST, "m")
 
 def other(text: str) -> ChatAnswer:
     return replace(ANSWER, text=text)
+
+
+def payment(run: str = "", purpose: str = "reasoning", seconds: float = 1.0, estimated: int = 0) -> Payment:
+    return Payment(run=run, purpose=purpose, seconds=seconds, estimated_image_tokens=estimated)
 
 
 # The key
@@ -403,10 +407,10 @@ def test_when_the_one_who_asks_is_cancelled_another_one_asks(bench: Bench) -> No
 def test_an_answer_is_kept_even_if_nobody_waits_for_it_any_more(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     writing, go_on, put_all = threading.Event(), threading.Event(), bench.cache.put_all
 
-    def slow(model_name: str, answers: Sequence[tuple[bytes, ChatAnswer]]) -> list[ChatAnswer]:
+    def slow(*arguments: Any) -> list[ChatAnswer]:
         writing.set()
         assert go_on.wait(10)
-        return put_all(model_name, answers)
+        return put_all(*arguments)
 
     monkeypatch.setattr(bench.cache, "put_all", slow)
 
@@ -431,12 +435,12 @@ def test_an_answer_is_kept_even_if_nobody_waits_for_it_any_more(bench: Bench, mo
 def test_answers_that_wait_are_written_together(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     batches, put_all = [], bench.cache.put_all
 
-    def counted(model_name: str, answers: Sequence[tuple[bytes, ChatAnswer]]) -> list[ChatAnswer]:
+    def counted(model_name: str, answers: Sequence[tuple[bytes, ChatAnswer]], *payments: Any) -> list[ChatAnswer]:
         batches.append(len(answers))
-        return put_all(model_name, answers)
+        return put_all(model_name, answers, *payments)
 
     monkeypatch.setattr(bench.cache, "put_all", counted)
-    waiting = [module._Stored(bytes([i]), other(str(i))) for i in range(5)]
+    waiting = [module._Stored(bytes([i]), other(str(i)), payment()) for i in range(5)]
     bench.chat._unstored.extend(waiting)
     assert [bench.chat._store(one).text for one in waiting] == ["0", "1", "2", "3", "4"]
     assert batches == [5]
@@ -444,7 +448,7 @@ def test_answers_that_wait_are_written_together(bench: Bench, monkeypatch: pytes
 
 
 def test_a_batch_that_cannot_be_written_fails_for_everyone_in_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(model_name: str, answers: Sequence[tuple[bytes, ChatAnswer]]) -> list[ChatAnswer]:
+    def broken(*_: Any) -> list[ChatAnswer]:
         raise EngineError("the disk is full")
 
     monkeypatch.setattr(bench.cache, "put_all", broken)
@@ -476,3 +480,75 @@ def test_a_cache_that_breaks_stops_the_run(bench: Bench) -> None:
     bench.cache.close()
     asyncio.run(main())
     assert bench.model.asked == []
+
+
+# Who paid
+
+
+def test_what_a_run_paid_is_kept_with_the_answers(tmp_path: Path) -> None:
+    cache = AnswerCache(tmp_path / "answers.sqlite")
+    mine = [payment("mine"), payment("mine", "agreement", seconds=2.5, estimated=7)]
+    cache.put_all("m", [(b"a", ANSWER), (b"b", replace(ANSWER, image_tokens=0))], mine)
+    cache.put_all("m", [(b"b", ANSWER), (b"c", ANSWER)], [payment("theirs"), payment("theirs")])
+    cache.put_all("m", [(b"a", ANSWER), (b"d", ANSWER)], [payment("mine"), payment()])  # again after a kill; for nobody
+    cache.close()
+    again = AnswerCache(tmp_path / "answers.sqlite")
+    assert again.paid("mine").purposes == {
+        "reasoning": Spent(requests=1, prompt_tokens=9, completion_tokens=4, image_tokens=5, seconds=1.0),
+        "agreement": Spent(
+            requests=1, prompt_tokens=9, completion_tokens=4, image_tokens=7, estimated_image_tokens=7, seconds=2.5
+        ),
+    }
+    assert again.paid("theirs").total().requests == 2
+    assert again.paid("") == again.paid("nobody") == Usage()
+
+
+def test_nothing_is_paid_that_is_not_kept(tmp_path: Path) -> None:
+    cache = AnswerCache(tmp_path / "answers.sqlite")
+    with pytest.raises(EngineError):
+        cache.put_all("m", [(b"a", ANSWER)], [payment("mine", None)])  # type: ignore[arg-type]
+    assert cache.get(b"a") is None
+    assert cache.paid("mine") == Usage()
+
+
+def test_an_answer_of_an_earlier_attempt_is_no_hit(tmp_path: Path) -> None:
+    def attempt(run: str) -> Spent:
+        usage, cache = Usage(), AnswerCache(tmp_path / "answers.sqlite")
+        chat = CachedChat(Model(), cache, usage, run=run)
+
+        async def main() -> None:
+            for _ in range(2):
+                await chat.ask(REQUEST, load)
+
+        asyncio.run(main())
+        chat.close()
+        cache.close()
+        return usage.total()
+
+    first, second, other_run = attempt("mine"), attempt("mine"), attempt("other")
+    assert (first.requests, first.cache_hits, first.resumed) == (1, 1, 0)
+    assert (second.requests, second.cache_hits, second.resumed) == (0, 0, 2)
+    assert (other_run.requests, other_run.cache_hits, other_run.resumed) == (0, 2, 0)
+
+
+def test_image_tokens_that_a_server_does_not_tell_are_estimated(tmp_path: Path) -> None:
+    class Silent(Model):
+        async def ask(self, request: ChatRequest, load: LoadImages) -> ChatAnswer:
+            return replace(await super().ask(request, load), image_tokens=0)
+
+    usage, cache = Usage(), AnswerCache(tmp_path / "answers.sqlite")
+    chat = CachedChat(Silent(), cache, usage, run="mine")
+    asyncio.run(chat.ask(REQUEST, load))
+    chat.close()
+    for spent in (usage.total(), cache.paid("mine").total()):
+        assert (spent.image_tokens, spent.estimated_image_tokens) == (40 * 28, 40 * 28)  # a page of 1120 x 784 pixels
+
+
+def test_a_file_without_accounts_is_used_on(tmp_path: Path) -> None:
+    path = filled(tmp_path / "answers.sqlite")
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE paid")
+    cache = AnswerCache(path)
+    assert len(cache) == 100
+    cache.put_all("m", [(b"a", ANSWER)], [payment("mine")])
+    assert cache.paid("mine").total().requests == 1

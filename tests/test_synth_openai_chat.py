@@ -31,6 +31,8 @@ from synth.openai_chat import (
     LONGEST_RETRY_AFTER_S,
     Fault,
     OpenAiChat,
+    SettingNames,
+    Silence,
     api_key_of,
     body_of,
     checked_base_url,
@@ -440,7 +442,7 @@ def test_a_refused_key_or_an_unknown_model_stops_everyone_at_once(trouble: str) 
 def test_a_server_that_is_not_there_stops_everyone() -> None:
     with FakeChat(echo) as server:
         pass
-    found = asking(server, *(request_of(str(i)) for i in range(20)), max_in_flight=4, gone_after_s=0.2, backoff_s=0.05)
+    found = asking(server, *(request_of(str(i)) for i in range(20)), max_in_flight=4, gone_after_s=0.5, backoff_s=0.05)
     assert {type(f) for f in found} == {EngineError}
     assert server.base_url in str(found[0])
     assert "no connection" in str(found[0])
@@ -448,7 +450,7 @@ def test_a_server_that_is_not_there_stops_everyone() -> None:
 
 def test_a_client_that_gave_up_takes_no_more_requests() -> None:
     async def main() -> None:
-        async with chat_with(server, gone_after_s=0) as chat:
+        async with chat_with(server, gone_after_s=0.5, backoff_s=0.05) as chat:
             for _ in range(2):
                 with pytest.raises(EngineError, match="no connection"):
                     await chat.ask(request_of(), load)
@@ -523,6 +525,73 @@ def test_any_sign_of_life_starts_the_clock_anew(monkeypatch: pytest.MonkeyPatch)
     story, clock = again, [0.0]
     with pytest.raises(EngineError, match="no connection"):
         asyncio.run(main(50))
+
+
+def test_a_server_that_hangs_stops_everyone_whatever_the_time_for_an_answer() -> None:
+    with FakeChat(echo, script=always("hang")) as server:
+        requests = [request_of(str(i)) for i in range(6)]
+        found = asking(server, *requests, max_in_flight=3, timeout_s=600, attempts=9, gone_after_s=0.5)
+    assert {type(f) for f in found} == {EngineError}
+    assert "no answer to any of 3 requests for 0.5 s (synth.client.give_up_s)" in str(found[0])
+    assert len(server.requests) == 3
+
+
+def test_silence_lasts_over_attempts() -> None:
+    with FakeChat(echo, script=always("hang")) as server:
+        (found,) = asking(server, request_of(), timeout_s=0.3, attempts=1_000, gone_after_s=1)
+    assert isinstance(found, EngineError)
+    assert "no answer" in str(found)
+    assert 2 <= len(server.requests) <= 5
+
+
+def test_a_server_that_answers_some_is_not_silent() -> None:
+    """One request hangs; the others are answered one after the other, for longer than silence may last."""
+    with FakeChat(echo, script=by_text(hung="hang"), delay_s=0.3) as server:
+
+        async def main() -> tuple[list[Any], Any]:
+            async with chat_with(server, max_in_flight=2, timeout_s=600, gone_after_s=2) as chat:
+                hung = await start(chat.ask(request_of("hung"), load))
+                answers = [await chat.ask(request_of(str(i)), load) for i in range(9)]
+                return answers, (await asyncio.gather(hung, return_exceptions=True))[0]
+
+        answers, hung = asyncio.run(main())
+    assert [json.loads(a.text)["answer"] for a in answers] == [str(i) for i in range(9)]
+    assert isinstance(hung, EngineError)
+
+
+def test_silence_is_the_time_with_the_server_since_it_last_said_anything() -> None:
+    silence = Silence()
+    assert not silence
+    silence.begin(100.0)
+    silence.begin(103.0)
+    assert silence
+    assert silence.seconds(105.0) == 5.0
+    silence.end(106.0, heard=True)  # the other one waits on
+    assert silence.seconds(108.0) == 2.0
+    silence.end(110.0, heard=False)
+    assert not silence
+    assert silence.seconds(500.0) == 4.0  # a pause does not count
+    silence.begin(500.0)
+    assert silence.seconds(501.0) == 5.0
+    silence.end(502.0, heard=True)
+    silence.begin(600.0)
+    assert silence.seconds(601.0) == 1.0
+
+
+def test_settings_are_called_by_the_names_that_led_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = SettingNames(base_url="a.base_url", model="a.model", api_key_env="a.key")
+    with FakeChat(echo, script=by_text(key="401", model="404")) as server:
+        (key,) = asking(server, request_of("key"), names=names)
+        (model,) = asking(server, request_of("model"), names=names)
+    (away,) = asking(server, request_of(), names=names, gone_after_s=0.5, backoff_s=0.05)
+    assert "none is named in a.key" in str(key)
+    assert "check a.model and a.base_url" in str(model)
+    assert "correct a.base_url" in str(away)
+    with pytest.raises(ConfigError, match=r"a\.base_url = 'x'"):
+        OpenAiChat(base_url="x", model="m", names=names)
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    with pytest.raises(ConfigError, match=r"NO_SUCH_KEY \(a\.key\)"):
+        OpenAiChat(base_url="http://127.0.0.1:1", model="m", api_key_env="NO_SUCH_KEY", names=names)
 
 
 def test_a_server_that_comes_back_is_found_again_and_nothing_was_paid_twice() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+import synth.tasks as module
 from corpus.errors import ConfigError
 from corpus.records import CHECKS, TASKS, Segment
 from synth.replies import Fault, Reply, parse_reply, reply_schema
@@ -94,6 +96,37 @@ def test_every_field_that_a_writer_reads_is_part_of_the_version(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("_bullets", lambda heading, lines: " ".join([heading, *lines])),
+        ("EXAMPLES_SHOWN", 1),
+        ("SYSTEM", "Ask."),
+        ("GENERAL", ("One question.",)),
+    ],
+)
+def test_so_is_what_the_prompt_says_around_them(name: str, value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = one().version
+    monkeypatch.setattr(module, name, value)
+    assert one().version != before
+
+
+def test_every_example_is_part_of_the_version() -> None:
+    task = one()
+    others = [replace(task, examples=task.examples[:i] + task.examples[i + 1 :]) for i in range(len(task.examples))]
+    assert len({t.version for t in (task, *others)}) == len(task.examples) + 1
+
+
+@pytest.mark.parametrize("name", ["ocr-full", "ocr-needle"])
+@pytest.mark.parametrize(
+    "rest", [{"writer": "model"}, {"examples": SIXTH["examples"]}, {k: v for k, v in SIXTH.items() if k != "name"}]
+)
+def test_a_transcription_stays_as_it_is(tmp_path: Path, name: str, rest: dict[str, Any]) -> None:
+    folder_with(tmp_path, own={"name": name, **rest})
+    with pytest.raises(ConfigError, match=rf"own\.yaml: name: {name} is transcribed .* neither change its writer"):
+        load_tasks(["extract-single"], [tmp_path])
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"name": ""}, "name: must be a text"),
@@ -105,6 +138,7 @@ def test_every_field_that_a_writer_reads_is_part_of_the_version(tmp_path: Path, 
         ({"checks": ["spelling"]}, "checks: unknown 'spelling'; known: format"),
         ({"checks": []}, "checks: names none"),
         ({"writer": "person"}, "writer: unknown 'person'"),
+        ({"writer": "layout"}, "writer: layout is for built-in tasks"),
         ({"colour": 1}, "colour: unknown key"),
         ({"examples": []}, "examples: 0 given, at least 2 needed"),
         ({"examples": [{"pages": [1, 2]}]}, "examples: each needs pages"),

@@ -15,6 +15,7 @@ from verify_set import PARTS, checked, known_questions
 
 from corpus.records import CHECKS, TEXT_CHECKS, Evidence, Question, Verdict
 from synth.anchors import DocumentText
+from synth.replies import Fault
 from synth.verify import (
     ANSWER_SCHEMA,
     NOT_ANSWERABLE,
@@ -200,21 +201,35 @@ def test_any_question_gets_verdicts(text: str, answer: str, quote: str, anchor: 
         ('{"answer": ""}', NOT_ANSWERABLE),
         ('{"answer": "Not answerable."}', NOT_ANSWERABLE),
         ('{"answer": "无法确定"}', NOT_ANSWERABLE),
-        ('{"answer": {"a": 1}}', None),
-        ('{"answer": true}', None),
-        ('{"reply": "Ada"}', None),
-        ("Ada", None),
-        ("", None),
     ],
 )
-def test_answers_are_read(text: str, answer: str | None) -> None:
+def test_answers_are_read(text: str, answer: str) -> None:
     assert parse_answer(text, structured=True) == answer
     assert parse_answer(f"<think>{{}}</think> So:\n```json\n{text}\n```", structured=False) == answer
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"answer": {"a": 1}}', "wrong-type"),
+        ('{"answer": true}', "wrong-type"),
+        ('{"reply": "Ada"}', "missing-key"),
+        ("Ada", "no-json"),
+        ('{"answer": "A', "cut-off"),
+        ("I cannot help with that.", "refused"),
+        ("", "empty"),
+        (" \n\t", "empty"),
+    ],
+)
+def test_what_is_no_answer_is_a_fault_to_count_by(text: str, reason: str) -> None:
+    found = parse_answer(text, structured=True)
+    assert isinstance(found, Fault)
+    assert found.reason == reason
+
+
 @given(st.text() | st.text(alphabet='{}[]":,answer1e0-'), st.booleans())
 def test_any_text_is_read_or_not(text: str, structured: bool) -> None:
-    assert isinstance(parse_answer(text, structured), str | None)
+    assert isinstance(parse_answer(text, structured), str | Fault)
 
 
 def test_a_prompt_for_an_answer_allows_none() -> None:

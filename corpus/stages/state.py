@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from corpus.benchmark_sets import BenchmarkSet
 from corpus.chat_chunks import Chunk
@@ -38,11 +39,22 @@ class Build:
     work: Counter[str] = field(default_factory=Counter)  # units done now, by stage
     seconds: dict[str, float] = field(default_factory=dict)  # by stage
     usage: Usage = field(default_factory=Usage)  # what asking models cost now
+    usage_before: Usage = field(default_factory=Usage)  # and in earlier attempts of this run
+    num_asked: int = 0  # documents that a model was asked about now
+    questions: dict[str, Any] = field(default_factory=dict)  # how many passed, for run.json
 
     @property
     def documents(self) -> list[Document]:
         """Every accepted document."""
         return [d for documents in self.partitions.values() for d in documents]
+
+    @property
+    def spent(self) -> Usage:
+        """What asking models cost this run so far."""
+        spent = Usage()
+        spent.merge(self.usage_before)
+        spent.merge(self.usage)
+        return spent
 
     def kept(self, partition: str) -> list[Document]:
         """The documents of a partition that no stage has refused so far."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from corpus.inspection import question_facts
 from corpus.records import Rejected
 from corpus.stages import ask, structure_questions
 from corpus.stages.state import Build
@@ -23,6 +24,8 @@ def run(b: Build) -> str:
     else:
         structure_questions.write_questions(b, "questions", given, frozenset())
     markers = b.run.markers("questions").values()
+    facts = question_facts(b.run.root, ask.replies_of(markers))
+    b.questions = {name: facts[name] for name in ("checks", "replies", "relabelled")}
     accepted = sum(sum(m.facts["accepted"].values()) for m in markers)
     refusals = [m.facts["refused"] for m in markers if m.facts["refused"][0]]
     refused = sum(n for n, _ in refusals) + len(strays)
