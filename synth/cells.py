@@ -20,8 +20,9 @@ from corpus.layout import center, contains as box_contains
 from corpus.records import Page
 from corpus.table_words import PARENT
 from synth.anchors import LABEL, PAGES, label_key
-from synth.grounding import CJK, SCALE_WORDS, STOP_WORDS, contains, tokens
+from synth.grounding import CJK, SCALE_WORDS, contains, tokens
 from synth.quantities import Quantity, dates, folded, quantities
+from synth.stems import pairs, words_of
 
 MIN_ROWS = 2
 HEADER_LINES = 3  # a header ends within so many lines
@@ -156,12 +157,12 @@ class Asked:
         text = LABEL.sub(" ", PAGES.sub(" ", text))
         labels = {label_key(m) for m in LABEL.finditer(f"{whole} ; {folded(anchor)}")}
         years = frozenset() if OTHER_YEAR.search(text) else frozenset(YEARS.findall(text))
-        return cls(text, _words(text), years, frozenset(k for k in labels if k[0] in ("table", "tab.", "exhibit")))
+        return cls(text, words_of(text), years, frozenset(k for k in labels if k[0] in ("table", "tab.", "exhibit")))
 
     def names(self, label: str) -> bool:
         """Whether all of a label's words are said: Chinese ones and numbers one after another, others anywhere."""
         bare = UNIT_NOTE.sub(" ", folded(label))
-        words = _words(bare)
+        words = words_of(bare)
         whole = re.search(rf"[\d{CJK}]", bare) is not None
         said = all(contains(self.text, p) for p in bare.split(PARENT.strip())) if whole else words <= self.words
         return bool(words) and said
@@ -169,8 +170,8 @@ class Asked:
     def hints(self, label: str, said: frozenset[str]) -> bool:
         """Whether half of a label's words are said, those aside that are `said` by another label."""
         bare = UNIT_NOTE.sub(" ", folded(label))
-        words = _pairs(bare) if re.search(f"[{CJK}]", bare) else _words(bare)
-        own = _pairs(self.text) | self.words
+        words = pairs(bare) if re.search(f"[{CJK}]", bare) else words_of(bare)
+        own = pairs(self.text) | self.words
         return bool(words) and 2 * len(words & own - said) >= len(words)
 
 
@@ -184,25 +185,6 @@ def _without(text: str, title: str) -> str:
     return text
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(_stem(w) for w in tokens(text) if w not in STOP_WORDS)
-
-
-def _stem(word: str) -> str:
-    """A noun without the ending of its plural."""
-    if len(word) > 4 and word.endswith("ies"):
-        return word[:-3] + "y"
-    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
-
-
-def _pairs(text: str) -> frozenset[str]:
-    """Chinese characters two by two, and the words of other scripts."""
-    runs = re.findall(f"[{CJK}]+", text)
-    return frozenset(r[i : i + 2] for r in runs for i in range(max(1, len(r) - 1))) | _words(
-        re.sub(f"[{CJK}]+", " ", text)
-    )
-
-
 def named_rows(grid: Grid, asked: Asked) -> list[Row]:
     """The rows whose labels the question says, and those that may be meant beside them; [] where it says none."""
     named = [r for r in grid.rows if asked.names(r.label)]
@@ -210,13 +192,13 @@ def named_rows(grid: Grid, asked: Asked) -> list[Row]:
     if not named:
         named = [r for r in grid.rows if any(_telling(c) and asked.names(c) for c in r.cells)]
         return named
-    said = frozenset[str]().union(*(_pairs(r.label) | _words(r.label) for r in named))
+    said = frozenset[str]().union(*(pairs(r.label) | words_of(r.label) for r in named))
     return [r for r in grid.rows if r in named or asked.hints(r.label, said) or _spoken_within(named, r)]
 
 
 def _within(label: str, other: str) -> bool:
     """Whether a label is a part of another: Total of Total assets."""
-    return _words(label) < _words(other) or (tokens(label) != tokens(other) and contains(other, label))
+    return words_of(label) < words_of(other) or (tokens(label) != tokens(other) and contains(other, label))
 
 
 def _spoken_within(named: Sequence[Row], row: Row) -> bool:
@@ -252,7 +234,7 @@ def column_names(grid: Grid, asked: Asked) -> set[str]:
     named = {c for c in named if not any(_within(c, o) for o in named)}
     if not named:
         return agreeing or columns
-    said = frozenset[str]().union(*(_pairs(c) | _words(c) for c in named))
+    said = frozenset[str]().union(*(pairs(c) | words_of(c) for c in named))
     percent = bool(PERCENT.search(asked.text)) and not any(PERCENT.search(c) for c in named)
     return {c for c in columns if c in named or asked.hints(c, said) or (percent and PERCENT.search(c))}
 

@@ -16,11 +16,12 @@ from dataclasses import replace
 from corpus.records import TEXT_CHECKS, Evidence, Question, Segment, Verdict, question_id
 from synth.anchors import DocumentText, anchor_problem, without_names
 from synth.answers import answer_fault, answers_match, list_items, measured, normal_text
-from synth.arithmetic import CHOICE, recompute
+from synth.arithmetic import recompute
 from synth.cells import Grid, cell_problem, grids
 from synth.grounding import QUOTE_COVERAGE, STOP_WORDS, PageText, contains, find_answer, tokens
 from synth.quantities import folded, quantities
 from synth.replies import Fault, answer_text, json_object
+from synth.wording import CHOICE
 
 MIN_WORDS = 4  # of a question
 SMALL_NUMBER = 100  # below it a result is printed somewhere by chance
@@ -200,8 +201,9 @@ def _grounded(question: Question, document: DocumentText, earlier: Sequence[Ques
 
 def _arithmetic(question: Question, document: DocumentText, earlier: Sequence[Question]) -> Verdict:
     quotes = [e.quote for e in question.evidence if e.quote]
-    texts = [p.page.text for p in _pages(question, document)]
-    result = recompute(question.question, question.answer, question.answer_format, quotes, texts)
+    pages = _pages(question, document)
+    texts = [p.page.text for p in pages]
+    result = recompute(question.question, question.answer, question.answer_format, quotes, texts, _tables(pages))
     return Verdict(check="arithmetic", passed=result.matches is not False, detail=result.detail)
 
 
