@@ -31,6 +31,7 @@ from synth.wording import (
     RISE,
     STEADILY,
     THRESHOLD,
+    TIMES,
     TOTAL,
     WEAK,
     base_phrases,
@@ -261,12 +262,12 @@ def _value(q: Quantity, plain: bool) -> Decimal:
 
 
 def _equal(result: Decimal, goal: Decimal, decimals: int) -> bool:
-    """Rounded to the decimals of the answer, or cut off there; whole numbers exactly where the result is one."""
-    slack = Decimal(1).scaleb(-decimals)
+    """Rounded to the decimals of the answer, or cut off there; whole numbers are rounded, or exact where they can be."""
+    last = Decimal(1).scaleb(-decimals)
+    over = abs(result) - abs(goal)
     if not decimals:
-        slack = Decimal("0.5") if result % 1 else Decimal(0)
-    apart = abs(abs(result) - abs(goal))
-    return apart <= slack - (SMALL if decimals else 0) or apart <= SMALL
+        return abs(over) <= (Decimal("0.5") if result % 1 else SMALL)
+    return abs(over) <= last / 2 + SMALL or 0 <= over < last
 
 
 # ------------------------------------------------------------------------------------------------------- operations
@@ -296,7 +297,10 @@ def _results(kinds: Sequence[str], meant: Meant, numbers: Numbers, goal: Decimal
             if "rest" in wanted:
                 yield f"all without {how}", 100 - share
     if wanted & {"ratio", "per"}:
-        yield from ((f"{a} / {b}", a / b) for a, b in pairs if b and (not numbers.bases or b in numbers.bases))
+        larger = TIMES.search(asked) and not numbers.bases
+        for a, b in pairs:
+            if b and (not numbers.bases or b in numbers.bases) and not (larger and abs(a) < abs(b)):
+                yield f"{a} / {b}", a / b
     if "product" in wanted:
         yield from ((f"{a} * {b}", a * b) for a, b in pairs)
     if "portion" in wanted:
@@ -375,8 +379,11 @@ def _second_step(meant: Meant, numbers: Numbers) -> Iterator[Decimal]:
     sets = list(_sets(numbers.rows))
     given = [*(v for r in numbers.rows for v in r), *numbers.extra]
     sums = [sum(s, Decimal(0)) for s in sets]
-    firsts = [*sums, *(total / len(s) for total, s in zip(sums, sets, strict=True) if s)]
-    firsts += [a - b for a, b in _pairs(numbers.rows, numbers.extra)]
+    firsts = list(sums)
+    if "mean" in kinds:
+        firsts += [total / len(s) for total, s in zip(sums, sets, strict=True) if s]
+    if kinds & {"difference", "change", "rest", "mean"}:
+        firsts += [a - b for a, b in _pairs(numbers.rows, numbers.extra)]
     bases = {*numbers.bases, *(sums if numbers.totals else ())} if numbers.bases else None
     known = list(dict.fromkeys([*given, *firsts]))[:MAX_STEPS]
     for a, b in itertools.permutations(known, 2):

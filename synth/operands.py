@@ -81,7 +81,10 @@ def _numbers_of(text: str, with_years: bool) -> list[Quantity]:
 
 
 def _cleaned(text: str) -> str:
-    return CODE.sub(" ", NUMBERING.sub("", without_names(folded(text))))
+    text = without_names(folded(text))
+    first = next(iter(quantities(text)), None)
+    numbered = not first or first.start or not (first.unit or first.power)  # 1.4 GWh is no number of a section
+    return CODE.sub(" ", NUMBERING.sub("", text) if numbered else text)
 
 
 def _of_text(quote: str, with_years: bool) -> list[Operand]:

@@ -25,7 +25,7 @@ CHANGE = (
 )
 DIFFERENCE = r"\bdiffer\w*|\bminus\b|\bsubtract|\bgap\b|\bexceed|相差|差额|差距|之差"
 NOT_A_LIMIT = r"(?! than (?:\d|(?:one|two|three|four|five|six|seven|eight|nine|ten|half|a quarter)\b))"
-SIZE = "[多少高低大小长短重轻快慢贵晚早]"
+SIZE = "(?:多(?!少)|(?<!多)少|[高低大小长短重轻快慢贵晚早])"
 INTENTS = {
     "change": re.compile(
         rf"(?:per ?cent\w*|%|rate)(?:\W+\w+){{0,12}}?\W+{CHANGE}"
@@ -57,13 +57,14 @@ INTENTS = {
         re.IGNORECASE,
     ),
     "mean": re.compile(r"\b(?:averages?|mean)\b|平均", re.IGNORECASE),
-    "ratio": re.compile(r"\bratio\b|\btimes\b|\bdivided\b|倍|之比|比率", re.IGNORECASE),
+    "ratio": re.compile(r"\bratio\b|\btimes\b|\bdivided\b|倍|之比|比率|比[是为]?约?[是为]?(?:多少|几)", re.IGNORECASE),
     "product": re.compile(r"\bmultipl|\bproduct of\b|\bat a rate|乘|总价", re.IGNORECASE),
     "per": re.compile(r"\bper (?!cent|year\b)|\bfor each\b|\beach\b|每|[人户日月亩车]均", re.IGNORECASE),
     "total": re.compile(r"\b(?:total|overall)\b|总计|总额|总[数量]", re.IGNORECASE),
     "count": re.compile(r"\bhow many\b|\bnumber of\b|\bcount\b|多少[个项家种条座台]|几[个项家种条座台]", re.IGNORECASE),
 }
 WEAK = ("total", "count", "per")  # "total revenue", "how many", "per hour": asked for only where nothing else is
+TIMES = re.compile(r"\bhow many times\b|\btimes (?:as|more|larger|higher|greater|longer|heavier)\b|倍", re.IGNORECASE)
 RATE = re.compile(r"\b(?:per|each|every)\b|每|[人户日月亩车]均|/(?!\d)", re.IGNORECASE)
 THRESHOLD = re.compile(
     r"(?P<more>(?:more|greater|higher|larger|longer|heavier|better) than|over|above|exceed\w*|大于|超过|高于|多于|超出)"
@@ -107,6 +108,7 @@ BASES = tuple(
         rf"\b(?:share|percentage|proportion|fraction|per ?cent) of (?P<base>.{{1,80}}?){ENDS}",
         r"\bratio of (?P<part>.{1,80}?) to (?P<base>.{1,60}?)(?: in (?:19|20)\d\d|[?;(]|,(?!\d)|$)",
         rf"\btimes (?:as|more|larger|higher|greater|longer|heavier)\b.{{0,40}}? (?:than|as) (?P<base>.{{1,60}}?){ENDS}",
+        rf"\bhow many times (?P<base>(?!as |more |larger |higher |greater |longer |heavier ).{{1,60}}?){ENDS}",
         r"\b(?:per|for each|for every|to each|each) (?P<base>(?!cent\b|year\b)[^\W\d_]+(?: [^\W\d_]+)?)",
         r"(?P<part>[^，,。？]{0,20})占(?P<base>.{1,24}?)的?(?:百分|比例|比重|份额|几成|多少|几分)",
         r"(?P<base>[^，,。？\s]{1,20}?)[中里](?P<part>[^，,。？]{1,20}?)(?:的|所)?(?:占|比例|比重)",
