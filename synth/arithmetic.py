@@ -22,6 +22,7 @@ from synth.operands import CODE, Operand, in_columns, operands, with_headers
 from synth.quantities import Quantity, dates, folded, quantities, scales
 from synth.wording import (
     CHANGE,
+    CHANGED_BY,
     COMPARED_YEARS,
     COUNTED_ROWS,
     FALL,
@@ -78,6 +79,7 @@ class Numbers:
     totals: bool  # whether a share may be one of a sum
     percents: frozenset[Decimal]
     timed: tuple[bool, ...]  # for each row whether it is an earlier and a later number
+    changed: bool  # whether the quotes give a change beside what it led to
 
 
 def recompute(
@@ -125,7 +127,8 @@ def recompute(
     if (moved := _moved(bare, rows, years)) is not None:
         return Recomputed(moved == wanted[0].value, f"{moved} of the quoted rows do")
     meant = _meant(bare, asked, wanted[0], chosen, quotes, texts)
-    return _calculated(asked, wanted[0], meant, chosen, years)
+    changed = any(CHANGED_BY.search(q) for q in quotes)
+    return _calculated(asked, wanted[0], meant, chosen, changed)
 
 
 def _is_number(answer: str, wanted: Sequence[Quantity]) -> bool:
@@ -204,12 +207,12 @@ def _moved(bare: str, rows: Sequence[Sequence[Operand]], years: Sequence[int]) -
 
 
 def _calculated(
-    asked: str, wanted: Quantity, meant: Meant, rows: Sequence[Sequence[Operand]], years: Sequence[int]
+    asked: str, wanted: Quantity, meant: Meant, rows: Sequence[Sequence[Operand]], changed: bool
 ) -> Recomputed:
     """Whether an operation that is meant gives the number."""
     tried = 0
     for plain in (False, True):  # in a table "in millions" the answer is 12.4, not 12400000
-        numbers = _numbers(asked, rows, years, plain)
+        numbers = _numbers(asked, rows, changed, plain)
         goal = _value(wanted, plain)
         for kinds in (meant.kinds, ANY) if meant.any_kind else (meant.kinds,):
             for how, result in _results(kinds, meant, numbers, goal, asked):
@@ -228,7 +231,7 @@ def _calculated(
     )
 
 
-def _numbers(asked: str, rows: Sequence[Sequence[Operand]], years: Sequence[int], plain: bool) -> Numbers:
+def _numbers(asked: str, rows: Sequence[Sequence[Operand]], changed: bool, plain: bool) -> Numbers:
     ordered = [sorted(r, key=lambda o: o.year) if in_time(r) else list(r) for r in rows]
     every = [o for r in ordered for o in r]
     bases, totals = _bases(asked, every, plain)
@@ -241,6 +244,7 @@ def _numbers(asked: str, rows: Sequence[Sequence[Operand]], years: Sequence[int]
             _value(o.number, plain) for o in every if o.number.unit == "%" or PERCENT.search(o.header)
         ),
         timed=tuple(len(r) == 2 and bool(in_time(r)) for r in ordered),
+        changed=changed,
     )
 
 
@@ -286,11 +290,16 @@ def _results(kinds: Sequence[str], meant: Meant, numbers: Numbers, goal: Decimal
             if not alone or "rest" in wanted or _agrees(a - b, meant.direction, goal, (a, b)):
                 yield f"{a} - {b}", a - b
     if "rest" in wanted:
+        yield from ((f"all without {p} %", 100 - p) for p in numbers.percents)
         yield from ((f"{max(vs)} without the others", 2 * max(vs) - sum(vs)) for vs in sets if len(vs) > 2)
     if "change" in wanted:
         for a, b in _changes(numbers, pairs, meant):
             if b and _agrees(a - b, meant.direction, goal, (a, b)):
                 yield f"({a} - {b}) / {b}", 100 * (a - b) / b
+        for a, b in pairs if numbers.changed else ():
+            for before in (a - b, a + b):
+                if before and (before < a) == (meant.direction > 0):
+                    yield f"{b} / {before}", 100 * b / before
     if "share" in wanted and not ("change" in wanted and all(numbers.timed)):
         for how, share in _shares(numbers, sets, pairs, at_most_all="share" in meant.kinds):
             yield how, share

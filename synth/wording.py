@@ -65,7 +65,11 @@ INTENTS = {
 }
 WEAK = ("total", "count", "per")  # "total revenue", "how many", "per hour": asked for only where nothing else is
 TIMES = re.compile(r"\bhow many times\b|\btimes (?:as|more|larger|higher|greater|longer|heavier)\b|倍", re.IGNORECASE)
-RATE = re.compile(r"\b(?:per|each|every)\b|每|[人户日月亩车]均|/(?!\d)", re.IGNORECASE)
+RATE = re.compile(r"\b(?:per|each|every|apiece|costs?|priced?)\b|单价|每|[人户日月亩车]均|/(?!\d)", re.IGNORECASE)
+CHANGED_BY = re.compile(  # in a quote: one number is the change that led to the other
+    r"\b(?:more|less|fewer|higher|lower|up|down|increase|decrease|rise|fall)\b|[较比](?:上年|去年|前一?年|\d{4}年).{0,8}[增减多少升降]|[增减](?:加|少|长)了?",
+    re.IGNORECASE,
+)
 THRESHOLD = re.compile(
     r"(?P<more>(?:more|greater|higher|larger|longer|heavier|better) than|over|above|exceed\w*|大于|超过|高于|多于|超出)"
     r"|(?P<less>(?:less|fewer|lower|smaller|shorter) than|under|below|小于|低于|少于|不足)"
