@@ -47,6 +47,7 @@ PAGE_COUNT = re.compile(r"\bhow many pages\b|多少页|几页", re.IGNORECASE)
 COUNTABLE = 20  # a larger number is no count of what is quoted
 REACH = 24  # characters from "more than" to its number
 SMALL = Decimal("1e-9")
+ROUNDED = Decimal("0.05")  # of an answer in another unit
 SPAN = re.compile(
     r"\bhow many years\b|\bhow long\b|\byears? (?:after|before|between|apart)\b|多少年|几年", re.IGNORECASE
 )
@@ -152,7 +153,7 @@ def _meant(
     rate = bool(_given(asked)) or any(RATE.search(q) for q in quotes)  # "8 euros each"
     if "per" in found and "per" not in kinds and set(strong) <= {"mean"}:
         kinds.append("per")
-    if strong == ["mean"] and few:
+    if strong == ["mean"] and "per" not in kinds and sum(map(len, rows)) == 2:
         kinds.append("per")  # of a total and a number
     if strong == ["sum"] and rate:
         kinds.append("product")
@@ -211,17 +212,17 @@ def _calculated(
 ) -> Recomputed:
     """Whether an operation that is meant gives the number."""
     tried = 0
-    for plain in (False, True):  # in a table "in millions" the answer is 12.4, not 12400000
+    for plain in _readings(asked, rows):
         numbers = _numbers(asked, rows, changed, plain)
         goal = _value(wanted, plain)
-        for kinds in (meant.kinds, ANY) if meant.any_kind else (meant.kinds,):
+        counted = len(rows) > 2 and "count" in meant.kinds and any(_counts(numbers.rows, QUOTED.sub(" ", asked)))
+        for kinds in (meant.kinds, ANY) if meant.any_kind and not counted else (meant.kinds,):
             for how, result in _results(kinds, meant, numbers, goal, asked):
                 tried += 1
-                if any(_equal(result.scaleb(p), goal, wanted.decimals) for p in meant.powers):
+                if _is_goal(result, goal, wanted.decimals, meant.powers):
                     return Recomputed(True, how)
-        if meant.two_steps and any(
-            _equal(r.scaleb(p), goal, wanted.decimals) for r in _second_step(meant, numbers) for p in meant.powers
-        ):
+        steps = _second_step(meant, numbers) if meant.two_steps else ()
+        if any(_is_goal(result, goal, wanted.decimals, meant.powers) for result in steps):
             return Recomputed(True, "in two steps")
     if not tried and {*meant.kinds} <= {*WEAK, "portion"}:
         return Recomputed(None, "no operation is known that the question may ask for")
@@ -229,6 +230,12 @@ def _calculated(
     return Recomputed(
         False, f"{wanted.value:f} follows from none of {', '.join(meant.kinds) or 'the operations'} over {shown}"
     )
+
+
+def _readings(asked: str, rows: Sequence[Sequence[Operand]]) -> tuple[bool, ...]:
+    """Whether 12.4 million is 12.4 (True) or 12400000 (False): either, if the question does not ask for millions."""
+    powers = {o.number.power for r in rows for o in r}
+    return (True,) if powers - {0} and powers == scales(asked).get("") else (False, True)
 
 
 def _numbers(asked: str, rows: Sequence[Sequence[Operand]], changed: bool, plain: bool) -> Numbers:
@@ -263,6 +270,14 @@ def _bases(asked: str, every: Sequence[Operand], plain: bool) -> tuple[frozenset
 
 def _value(q: Quantity, plain: bool) -> Decimal:
     return q.value.scaleb(-q.power) if plain else q.value
+
+
+def _is_goal(result: Decimal, goal: Decimal, decimals: int, powers: Sequence[int]) -> bool:
+    """Whether a result is the answer, in its unit or in another one, in which rounding leaves more than a digit."""
+    if _equal(result, goal, decimals):
+        return True
+    scaled = [result.scaleb(p) for p in powers if p]
+    return any(_equal(r, goal, decimals) and abs(abs(r) - abs(goal)) <= ROUNDED * abs(goal) for r in scaled)
 
 
 def _equal(result: Decimal, goal: Decimal, decimals: int) -> bool:
@@ -319,7 +334,7 @@ def _results(kinds: Sequence[str], meant: Meant, numbers: Numbers, goal: Decimal
                 yield f"{b} without {a} %", (100 - a) * b / 100
     if "sum" in wanted or "total" in wanted:
         yield from _sums(sets, asked)
-    if "mean" in wanted:
+    if "mean" in wanted and not ("per" in wanted and numbers.bases):
         yield from ((f"mean of {len(values)}", sum(values, Decimal(0)) / len(values)) for values in sets if values)
     if "count" in wanted:
         yield from _counts(numbers.rows, QUOTED.sub(" ", asked))
@@ -346,7 +361,7 @@ def _shares(
 ) -> Iterator[Result]:
     """In percent; of a base that is told, else of any number, or of a sum."""
     for a, b in pairs:
-        if b and (not numbers.bases or b in numbers.bases) and not (at_most_all and abs(a) > abs(b)):
+        if b and (not numbers.bases or b in numbers.bases) and not (at_most_all and abs(a) >= abs(b)):
             yield f"{a} / {b}", 100 * a / b
     for values in sets if numbers.totals else ():
         if total := sum(values):

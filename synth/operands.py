@@ -90,9 +90,11 @@ def _cleaned(text: str) -> str:
 def _of_text(quote: str, with_years: bool) -> list[Operand]:
     text = _cleaned(quote)
     every = quantities(text)
+    days = [d for d in dates(text) if d.month]
     found = []
     for i, q in enumerate(every):
-        if q.is_year and not with_years:
+        dated = any(d.start <= q.start < d.end for d in days)
+        if not with_years if q.is_year else dated:
             continue
         before = text[every[i - 1].end if i else 0 : q.start]
         after = text[q.end : every[i + 1].start if i + 1 < len(every) else len(text)]
@@ -142,6 +144,8 @@ def in_columns(row: Sequence[Operand], years: Sequence[int], asked: str) -> list
     """The numbers of a row in the columns that the question names by their words and years, in the order of years."""
     if not row or not all(o.header for o in row):
         return list(row)
+    if any(o.year in years for o in row):
+        row = [o for o in row if o.year in years or not o.year]
     own = [set(tokens(UNIT_NOTE.sub(" ", folded(o.header)))) - STOP_WORDS for o in row]
     words = set(tokens(asked)) | {str(y) for y in years}
     named = [o for o, name in zip(row, own, strict=True) if name and name <= words]

@@ -11,7 +11,7 @@ import re
 
 HOW_TO_WRITE = re.compile(
     r"\b(?:per ?cent(?:age)?|currency|%)[- ]signs?\b|百分号|\b(?:\d|one|two|three) (?:decimals?\b|decimal places?|digits?\b)"
-    r"|\bnegative for an? \w+|保留(?:到|至)?(?:小数点后)?[一二两三\d]位",
+    r"|\bnegative for an? \w+|保留(?:到|至)?(?:小数点后)?[一二两三\d]位(?:小数)?",
     re.IGNORECASE,
 )
 TOTAL = re.compile(r"\b(?:total|together|combined|all|and)\b|总|合计|全部|[和与、]", re.IGNORECASE)
@@ -48,12 +48,13 @@ INTENTS = {
         re.IGNORECASE,
     ),
     "rest": re.compile(
-        r"\b(?:not|neither|remain\w*|the rest)\b|n't\b|没有|尚未|[未不](?:是|在|属|含|参|及|达|被|能|合|获|通)|其余|剩余|还剩|剩下",
+        r"\b(?:not|neither|remain\w*|the rest)\b|n't\b"
+        r"|\bun(?:drawn|paid|used|sold|spent|filled|claimed|answered|treated|finished|solved|occupied|covered|corrected)\b|没有|尚未|[未不](?:是|在|属|含|参|及|达|被|能|合|获|通)|其余|剩余|还剩|剩下",
         re.IGNORECASE,
     ),
     "sum": re.compile(
-        r"\b(?:together|combined|altogether|sum|in all(?! (?:the|of|\w+ \w+s)\b)|add(?:ed|ing)?)\b"
-        r"|合计|总共|一共|之和|总和|共计|共需|共有?(?:多少|几)|加起来",
+        r"\b(?:together|combined|altogether|sum|in total|in all(?! (?:the|of|\w+ \w+s)\b)|add(?:ed|ing)?)\b"
+        r"|\btotal\b[^?]{1,40} of [^?]{1,60}\band\b|合计|总共|一共|之和|总和|共计|共需|共有?(?:多少|几)|加起来",
         re.IGNORECASE,
     ),
     "mean": re.compile(r"\b(?:averages?|mean)\b|平均", re.IGNORECASE),
@@ -114,7 +115,7 @@ BASES = tuple(
         rf"\btimes (?:as|more|larger|higher|greater|longer|heavier)\b.{{0,40}}? (?:than|as) (?P<base>.{{1,60}}?){ENDS}",
         rf"\bhow many times (?P<base>(?!as |more |larger |higher |greater |longer |heavier ).{{1,60}}?){ENDS}",
         r"\b(?:per|for each|for every|to each|each) (?P<base>(?!cent\b|year\b)[^\W\d_]+(?: [^\W\d_]+)?)",
-        r"(?P<part>[^，,。？]{0,20})占(?P<base>.{1,24}?)的?(?:百分|比例|比重|份额|几成|多少|几分)",
+        r"(?P<part>[^，,。？]{0,20})占(?!比)(?P<base>.{1,24}?)的?(?:百分|比例|比重|份额|几成|多少|几分)",
         r"(?P<base>[^，,。？\s]{1,20}?)[中里](?P<part>[^，,。？]{1,20}?)(?:的|所)?(?:占|比例|比重)",
         r"(?P<part>[^，,。？]{0,24}?)大?约?[是为](?P<base>[^，,。？]{1,24}?)的?(?:多少|几|约)?[^，,。？]{0,2}倍",
         r"(?P<part>[^，,。？\s]{1,16})[与和](?P<base>[^，,。？\s]{1,16}?)的?(?:之比|比值|比率)",
@@ -133,6 +134,8 @@ def intents(asked: str) -> list[str]:
         and not re.search(DIFFERENCE, asked, re.IGNORECASE)
     ):
         found = [name for name in found if name != "difference"]
+    if {"share", "change", "ratio", "difference"} & set(found):
+        found = [name for name in found if name != "sum"] + ["total"] * ("sum" in found and "total" not in found)
     if POINTS.search(asked):
         return [name for name in found if name not in ("change", "share")]
     return [name for name in found if name != "share" or not {"change", "mean"} & set(found)]
