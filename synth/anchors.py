@@ -118,7 +118,7 @@ class DocumentText:
         text = folded(text)
         names = [Name(f"page {a + 1}" if a == b else f"pages {a + 1}-{b + 1}", ((a, b),)) for a, b in named_pages(text)]
         for m in LABEL.finditer(text):
-            names.append(Name(m[0], tuple(self._captions.get(_label(m), ())) or self._mentions_of(m[0])))
+            names.append(Name(m[0], tuple(self._captions.get(label_key(m), ())) or self._mentions_of(m[0])))
         for m in NUMBERED_SECTION.finditer(text):
             number = (m["number"] or m["dotted"] or _chinese(m["chinese"]) + m["unit"]).casefold()
             alike = [p for p in self._places if p.number == number]
@@ -187,7 +187,7 @@ def without_names(text: str) -> str:
     return text
 
 
-def _label(m: re.Match[str]) -> tuple[str, str]:
+def label_key(m: re.Match[str]) -> tuple[str, str]:
     kind = (m["kind"] or m["chinese"]).casefold()
     kind = {"tab.": "table", "表": "table", "fig.": "figure", "图": "figure"}.get(kind, kind)
     return kind, (m["number"] or m["number2"]).casefold()
@@ -246,7 +246,7 @@ def _captions(pages: Sequence[Page]) -> dict[tuple[str, str], list[tuple[int, in
             m = LABEL.match(text)
             if m and (block.kind == "caption" or _is_caption(text)):
                 last = page.index + 1 if page.index + 1 in goes_on else page.index
-                runs = found[_label(m)]
+                runs = found[label_key(m)]
                 if runs and runs[-1][1] + 1 >= page.index:
                     runs[-1] = runs[-1][0], last
                 else:

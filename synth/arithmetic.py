@@ -1,8 +1,9 @@
 """Recomputes the answer of a calculation from the numbers that its question quotes.
 
-The wording says which operations may be meant, the quotes hold the operands. Where one operation is asked for and none
-of its results over the operands is the answer, the answer is wrong. Where the wording asks for several steps, they are
-tried one after another; where operands are missing nothing is said.
+The wording says which operations may be meant, in which direction, and of what a share or ratio is taken; the quotes
+hold the operands. Where one operation is asked for and none of its results over the operands is the answer, the answer
+is wrong. Where the wording asks for several steps, they are tried one after another; where it is unknown, any operation
+will do; where operands are missing nothing is said.
 """
 
 from __future__ import annotations
@@ -11,116 +12,98 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
 
 from synth.anchors import without_names
-from synth.grounding import STOP_WORDS, contains, tokens
-from synth.quantities import Quantity, folded, quantities
+from synth.cells import PERCENT, Grid
+from synth.comparisons import Recomputed, compared, in_time, move, moves
+from synth.operands import CODE, Operand, in_columns, operands, with_headers
+from synth.quantities import Quantity, dates, folded, quantities, scales
+from synth.wording import (
+    CHANGE,
+    CHANGED_BY,
+    COMPARED_YEARS,
+    COUNTED_ROWS,
+    FALL,
+    HOW_TO_WRITE,
+    QUOTED,
+    RATE,
+    RISE,
+    STEADILY,
+    THRESHOLD,
+    TIMES,
+    TOTAL,
+    WEAK,
+    base_phrases,
+    direction,
+    intents,
+)
 
-SIGNS = re.compile(r"\b(?:per ?cent(?:age)?|currency|%)[- ]signs?\b|百分号", re.IGNORECASE)  # how to write the answer
-CODE = re.compile(r"(?<![\w.])[A-Za-z]{0,9}\d{1,9}(?:-[A-Za-z]{0,9}\d{1,9}){1,3}[A-Za-z]{0,9}(?![\w.]\d)")
 MAX_OPERANDS = 60
 MAX_CHOICES = 600  # of one number a quote
 MAX_STEPS = 60  # results of a first step that a second one uses
-QUOTED = re.compile(r"[\"“「《][^\"”」》]{1,300}[\"”」》]")  # names of rows and tables say nothing about the operation
-NUMBERING = re.compile(r"^\d{1,2}(?:(?:\.\d{1,2})+[.)]?|[.)]) (?=\D)")
 PAGE_COUNT = re.compile(r"\bhow many pages\b|多少页|几页", re.IGNORECASE)
-YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
-UNIT_NOTE = re.compile(r"\([^()]*\)")
-POINTS = re.compile(r"\bper ?cent(?:age)? points?\b|百分点", re.IGNORECASE)  # a difference, not a change in percent
 COUNTABLE = 20  # a larger number is no count of what is quoted
 REACH = 24  # characters from "more than" to its number
 SMALL = Decimal("1e-9")
-
-CHANGE = (
-    r"(?:\b(?:increas|decreas|chang|grow|fall|drop|declin|reduc|gain)\w*|\b(?:grew|fell|rose|ris(?:es?|en|ing))\b"
-    r"|增长|下降|提高|降低|减少|增加|上升|变化|降幅|增幅|同比)"
-)
-DIFFERENCE = r"\bdiffer\w*|\bminus\b|\bsubtract|\bgap\b|\bexceed|相差|差额|差距|之差"
-SIZE = "[多少高低大小长短重轻快慢贵]"
-INTENTS = {
-    "change": re.compile(
-        rf"(?:per ?cent\w*|%|rate)(?:\W+\w+){{0,12}}?\W+{CHANGE}"
-        rf"|{CHANGE}(?:\W+\w+){{0,12}}?\W+(?:per ?cent\w*|%)"
-        r"|增长率|增幅|降幅|同比|(?:增长|下降|提高|降低|减少|增加|上升)了?百分之",
-        re.IGNORECASE,
-    ),
-    "share": re.compile(
-        r"\b(?:share|proportion|fraction|percentage|per ?cent|margin)\b|%|占.{0,20}(?:百分|比例|比重)|占比|比重|利润率",
-        re.IGNORECASE,
-    ),
-    "difference": re.compile(
-        rf"{DIFFERENCE}|\bby how (?:much|many)\b|\bhow much did\b|{CHANGE}|\bby what\b|\bhow (?:far|long)\b"
-        r"|\b(?:surplus|deficit|left over|remain\w*)\b"
-        r"|\bhow (?:much|many)(?: \w+){0,6}? (?:more|less|fewer|higher|lower|larger|smaller|greater|longer|shorter|"
-        r"heavier|lighter|older|newer|faster|slower|cheaper|wider|deeper|taller|above|below)\b"
-        rf"|{SIZE}(?:多少|几|出)|(?<!百分)比(?![例率重值分]).{{1,60}}{SIZE}|(?:增加|减少|增长|下降)了?多少",
-        re.IGNORECASE,
-    ),
-    "sum": re.compile(
-        r"\b(?:sum|total|together|combined|altogether|overall|in all|add(?:ed|ing)?)\b"
-        r"|合计|总共|一共|之和|总和|总计|总额|共计|共需|共有?(?:多少|几)",
-        re.IGNORECASE,
-    ),
-    "mean": re.compile(r"\b(?:averages?|mean)\b|平均", re.IGNORECASE),
-    "ratio": re.compile(r"\bratio\b|\btimes\b|\bdivided\b|倍|之比|比率", re.IGNORECASE),
-    "per": re.compile(r"\bper (?!cent|year\b)|\bfor each\b|\beach\b|每", re.IGNORECASE),
-    "product": re.compile(r"\bmultipl|\bproduct of\b|\bat a rate|乘|总价", re.IGNORECASE),
-    "count": re.compile(r"\bhow many\b|\bnumber of\b|\bcount\b|多少[个项家种条座台]|几[个项家种条座台]", re.IGNORECASE),
-}
-THRESHOLD = re.compile(
-    r"(?P<more>(?:more|greater|higher|larger|longer|heavier|better) than|over|above|exceed\w*|大于|超过|高于|多于|超出)"
-    r"|(?P<less>(?:less|fewer|lower|smaller|shorter) than|under|below|小于|低于|少于|不足)"
-    r"|(?P<least>at least|no (?:less|fewer) than|不少于|不低于|至少)|(?P<most>at most|no more than|up to|不超过|至多)"
-    r"|(?P<same>exactly|equal to|(?:interval|value|score|price) of|等于|恰好|正好)",
-    re.IGNORECASE,
-)
-LARGEST = re.compile(
-    r"\b(?:largest|highest|most|biggest|greatest|longest|heaviest|best|maximum|top|latest|fastest|older|oldest|larger|higher|"
-    r"greater|bigger|more|longer|heavier)\b|最[多高大长重快晚贵]|更[多高大长重快]",
-    re.IGNORECASE,
-)
-SMALLEST = re.compile(
-    r"\b(?:smallest|lowest|least|fewest|shortest|lightest|worst|minimum|earliest|slowest|cheapest|smaller|lower|fewer|less|"
-    r"shorter|lighter)\b|最[少低小短轻慢早]|更[少低小短轻慢]",
-    re.IGNORECASE,
-)
-FALL = re.compile(r"\b(?:decreas|declin|drop|fall|fell|reduc|los[st])\w*|下降|减少|降低|降幅", re.IGNORECASE)
-CHOICE = re.compile(r"\b(?:which|who|whose|what|where|when|name the)\b|哪|谁|什么|何", re.IGNORECASE)
+ROUNDED = Decimal("0.05")  # of an answer in another unit
 SPAN = re.compile(
     r"\bhow many years\b|\bhow long\b|\byears? (?:after|before|between|apart)\b|多少年|几年", re.IGNORECASE
 )
-ANY = ("difference", "sum", "mean", "ratio", "share", "change", "product")
+DAYS = re.compile(r"\bhow many days\b|多少天|几天|多少日", re.IGNORECASE)
+LEAP_YEAR = 2024  # of dates without a year
+ANY = ("difference", "sum", "mean", "ratio", "share", "change", "product", "portion", "rest")
 FACTORS = range(2, 13)
 FEW_OPERANDS = 4  # so few give few results: any operation is tried, for no list of words knows every wording
-WEAK = ("sum", "count", "per")  # "total revenue", "how many", "per hour": asked for only where nothing else is
 
 
 @dataclass(frozen=True, slots=True)
-class Recomputed:
-    """`matches`: True, False, or None where nothing can be said; `detail` shows how."""
+class Meant:
+    """What the wording asks for."""
 
-    matches: bool | None
-    detail: str
+    kinds: tuple[str, ...]  # operations; of several, one may be applied to the result of another
+    two_steps: bool
+    any_kind: bool  # whether the wording is unknown, so that any operation may be meant
+    over_time: bool  # asks for a change, so that the earlier number comes first
+    direction: int  # 1 = of a rise, or of a larger number; -1 = of a fall, or of a smaller one; 0 = not told
+    powers: tuple[int, ...]  # of ten, between a result in the units of the quotes and the answer
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """The operands as plain numbers, in one of two readings of "in millions"."""
+
+    rows: tuple[tuple[Decimal, ...], ...]
+    extra: tuple[Decimal, ...]  # those that stand in the question
+    bases: frozenset[Decimal]  # what a share or ratio is taken of; empty where that is not told
+    totals: bool  # whether a share may be one of a sum
+    percents: frozenset[Decimal]
+    timed: tuple[bool, ...]  # for each row whether it is an earlier and a later number
+    changed: bool  # whether the quotes give a change beside what it led to
 
 
 def recompute(
-    question: str, answer: str, answer_format: str, quotes: Sequence[str], texts: Sequence[str]
+    question: str,
+    answer: str,
+    answer_format: str,
+    quotes: Sequence[str],
+    texts: Sequence[str],
+    tables: Sequence[Grid] = (),
 ) -> Recomputed:
     """Whether the quotes give the answer.
 
     Args:
         question: its wording says what to compute.
         answer: as in `Question`.
-        answer_format: Integer and Float are recomputed; a String that names one of the quoted rows is compared.
+        answer_format: numbers are recomputed; a String or List that names rows is compared.
         quotes: the operands.
         texts: of the evidence pages, one block a line; the headers of tables tell which number belongs to which year.
+        tables: of these pages; they tell the cells of a quoted row.
     """
-    asked = SIGNS.sub(" ", without_names(folded(question)))
+    asked = HOW_TO_WRITE.sub(" ", without_names(folded(question)))
     spans = SPAN.search(asked) is not None
-    rows = [_operands(q, with_years=spans) for q in quotes]
-    if sum(map(len, rows)) < 2:
-        return Recomputed(None, "the quotes hold fewer than two numbers")
+    rows = [with_headers(operands(q, tables, with_years=spans), q, texts) for q in quotes]
     if sum(map(len, rows)) > MAX_OPERANDS:
         return Recomputed(None, f"the quotes hold more than {MAX_OPERANDS} numbers")
     if PAGE_COUNT.search(asked):
@@ -128,117 +111,182 @@ def recompute(
     years = sorted({int(q.value) for q in quantities(asked) if q.is_year})
     if len(years) == 1 and re.search(CHANGE, asked, re.IGNORECASE):
         years = [years[0] - 1, years[0]]  # "by how much did it fall in 2023?"
-    intents = _intents(QUOTED.sub(" ", asked))
-    named = "" if "per" in intents else asked  # hours and birds are two columns of "birds per hour"
-    pairs = [(q, r) for q, r in zip(quotes, rows, strict=True) if r]
-    chosen = [_columns(r, _header(q, len(r), texts), years, named) for q, r in pairs]
-    operands = chosen if sum(map(len, chosen)) > 1 else [r for _, r in pairs]
-    if answer_format == "String":
-        return _compared(asked, answer, [q for q, _ in pairs], operands, years)
+    bare = QUOTED.sub(" ", asked)
     wanted = quantities(folded(answer))
+    if answer_format in ("String", "List") and not _is_number(answer, wanted):
+        held = [(q, r) for q, r in zip(quotes, rows, strict=True) if r]
+        return compared(bare, answer, answer_format, [q for q, _ in held], [r for _, r in held], years, tables)
     if answer_format == "List" or len(wanted) != 1:
         return Recomputed(None, "the answer is no single number")
-    return _calculated(asked, wanted[0], operands, intents, years)
+    if sum(map(len, rows)) < 2:
+        return Recomputed(None, "the quotes hold fewer than two numbers")
+    if DAYS.search(asked) and _days_apart(quotes, wanted[0]):
+        return Recomputed(True, "days between two dates")
+    named = "" if "per" in intents(bare) else asked  # hours and birds are two columns of "birds per hour"
+    chosen = [in_columns(r, years, named) for r in rows if r]
+    chosen = chosen if sum(map(len, chosen)) > 1 else [r for r in rows if r]
+    if (moved := _moved(bare, rows, years)) is not None:
+        return Recomputed(moved == wanted[0].value, f"{moved} of the quoted rows do")
+    meant = _meant(bare, asked, wanted[0], chosen, quotes, texts)
+    changed = any(CHANGED_BY.search(q) for q in quotes)
+    return _calculated(asked, wanted[0], meant, chosen, changed)
 
 
-def _calculated(
-    asked: str, wanted: Quantity, operands: Sequence[Sequence[Quantity]], intents: Sequence[str], years: Sequence[int]
-) -> Recomputed:
-    """Whether an operation that the wording may mean gives the number; over few operands, whether any does."""
-    given = [q for q in quantities(asked) if not q.is_year and any(c.isdigit() for c in asked[q.start : q.end])]
-    strong = [i for i in intents if i not in WEAK]
-    meant = [*strong, "difference"] if strong == ["mean"] else strong or list(intents)  # "on average, how many more"
-    if "per" in intents and "per" not in meant and strong == ["mean"]:
-        meant.append("per")
-    steps = len(strong) > 1 or (len(strong) == 1 and "sum" in intents)
-    few = not strong and sum(map(len, operands)) <= FEW_OPERANDS
-    few = few and ("count" not in intents or wanted.value > COUNTABLE)
-    tried = 0
-    for plain in (False, True):  # in a table "in millions" the answer is 12.4, not 12400000
-        values = [[_value(q, plain) for q in r] for r in operands]
-        extra = [_value(q, plain) for q in given]
-        goal = abs(_value(wanted, plain))
-        for kinds in (meant, ANY) if few else (meant,):
-            for how, result in _results(kinds, values, extra, years, asked):
-                tried += 1
-                if _equal(result, goal, wanted.decimals):
-                    return Recomputed(True, how)
-        if steps and any(_equal(r, goal, wanted.decimals) for r in _second_step(values, extra)):
-            return Recomputed(True, "in two steps")
-    if not tried:
-        return Recomputed(None, "no operation is known that the question may ask for")
-    shown = ", ".join(f"{_value(q, True):f}" for q in itertools.islice(itertools.chain(*operands), 8))
-    return Recomputed(
-        False, f"{wanted.value:f} follows from none of {', '.join(meant) or 'the operations'} over {shown}"
+def _is_number(answer: str, wanted: Sequence[Quantity]) -> bool:
+    text = folded(answer)
+    return len(wanted) == 1 and not any(c.isalnum() for c in text[: wanted[0].start] + text[wanted[0].end :])
+
+
+def _meant(
+    bare: str,
+    asked: str,
+    wanted: Quantity,
+    rows: Sequence[Sequence[Operand]],
+    quotes: Sequence[str],
+    texts: Sequence[str],
+) -> Meant:
+    """What the wording asks for; `bare` is without what stands in quotation marks."""
+    found = intents(bare)
+    strong = [i for i in found if i not in WEAK]
+    kinds = list(strong or found)
+    few = sum(map(len, rows)) <= FEW_OPERANDS
+    rate = bool(_given(asked)) or any(RATE.search(q) for q in quotes)  # "8 euros each"
+    if "per" in found and "per" not in kinds and set(strong) <= {"mean"}:
+        kinds.append("per")
+    if strong == ["mean"] and "per" not in kinds and sum(map(len, rows)) == 2:
+        kinds.append("per")  # of a total and a number
+    if strong == ["sum"] and rate:
+        kinds.append("product")
+    unknown = not strong and few and (rate or "per" not in found) and ("count" not in found or wanted.value > COUNTABLE)
+    if "rest" in strong or (not strong and wanted.value > COUNTABLE):
+        kinds.append("portion")
+    over_time = re.search(CHANGE, bare, re.IGNORECASE) is not None
+    return Meant(
+        kinds=tuple(kinds),
+        two_steps=len({*strong} - {"rest"}) > 1 or (len(strong) == 1 and "total" in found),
+        any_kind=unknown,
+        over_time=over_time,
+        direction=move(bare) if over_time else direction(bare),
+        powers=_powers(asked, [*quotes, *texts]),
     )
 
 
-def _intents(asked: str) -> list[str]:
-    """The operations that the wording may mean: "how many times larger" is a ratio, "fell by 5 %" a change."""
-    found = [name for name, pattern in INTENTS.items() if pattern.search(asked)]
-    if (
-        {"change", "ratio"} & set(found)
-        and not POINTS.search(asked)
-        and not re.search(DIFFERENCE, asked, re.IGNORECASE)
-    ):
-        found = [name for name in found if name != "difference"]
-    if POINTS.search(asked):
-        return [name for name in found if name not in ("change", "share")]
-    return [name for name in found if name != "share" or not {"change", "mean"} & set(found)]
+def _given(asked: str) -> list[Quantity]:
+    """The numbers that the question itself gives."""
+    return [q for q in quantities(asked) if not q.is_year and any(c.isdigit() for c in asked[q.start : q.end])]
 
 
-def _operands(quote: str, with_years: bool) -> list[Quantity]:
-    text = CODE.sub(" ", NUMBERING.sub("", without_names(folded(quote))))
-    return [q for q in quantities(text) if with_years or not q.is_year]
+def _powers(asked: str, texts: Sequence[str]) -> tuple[int, ...]:
+    """Powers of ten by which the answer may differ from a result: the quotes are in GWh, the answer is asked in MWh."""
+    shown, wanted = scales(folded("\n".join(texts))), scales(asked)
+    words = {a - b for a in {0, *shown.get("", ())} for b in {0, *wanted.get("", ())}}
+    units = {a - b for kind in {*wanted, *shown} - {""} for a in shown.get(kind, ()) for b in wanted.get(kind, ())}
+    return tuple(sorted({w + u for w in words for u in {0, *units}}, key=abs))
+
+
+def _days_apart(quotes: Sequence[str], wanted: Quantity) -> bool:
+    """Whether a number of days is the time between two dates of the quotes, with the last day or without it."""
+    found = [d for q in quotes for d in dates(folded(q)) if d.month and d.day]
+    for a, b in itertools.combinations(found[:MAX_OPERANDS], 2):
+        try:
+            first, last = (date(d.year or LEAP_YEAR, d.month, d.day) for d in (a, b))
+        except ValueError:
+            continue
+        if bool(a.year) == bool(b.year) and wanted.value - abs((last - first).days) in (0, 1):
+            return True
+    return False
+
+
+def _moved(bare: str, rows: Sequence[Sequence[Operand]], years: Sequence[int]) -> int | None:
+    """How many rows rose or fell, where a question asks for that: "in how many towns did it fall?"; else None."""
+    sign = move(bare)
+    asks = COUNTED_ROWS.search(bare) and (RISE.search(bare) or FALL.search(bare) or COMPARED_YEARS.search(bare))
+    values = [in_time(r, years) for r in rows]
+    if not sign or not asks or len(values) < 2 or not all(values):
+        return None
+    return sum(moves(v, sign, bool(STEADILY.search(bare))) for v in values)
+
+
+def _calculated(
+    asked: str, wanted: Quantity, meant: Meant, rows: Sequence[Sequence[Operand]], changed: bool
+) -> Recomputed:
+    """Whether an operation that is meant gives the number."""
+    tried = 0
+    for plain in _readings(asked, rows):
+        numbers = _numbers(asked, rows, changed, plain)
+        goal = _value(wanted, plain)
+        counted = len(rows) > 2 and "count" in meant.kinds and any(_counts(numbers.rows, QUOTED.sub(" ", asked)))
+        for kinds in (meant.kinds, ANY) if meant.any_kind and not counted else (meant.kinds,):
+            for how, result in _results(kinds, meant, numbers, goal, asked):
+                tried += 1
+                if _is_goal(result, goal, wanted.decimals, meant.powers):
+                    return Recomputed(True, how)
+        steps = _second_step(meant, numbers) if meant.two_steps else ()
+        if any(_is_goal(result, goal, wanted.decimals, meant.powers) for result in steps):
+            return Recomputed(True, "in two steps")
+    if not tried and {*meant.kinds} <= {*WEAK, "portion"}:
+        return Recomputed(None, "no operation is known that the question may ask for")
+    shown = ", ".join(f"{_value(o.number, True):f}" for o in itertools.islice(itertools.chain(*rows), 8))
+    return Recomputed(
+        False, f"{wanted.value:f} follows from none of {', '.join(meant.kinds) or 'the operations'} over {shown}"
+    )
+
+
+def _readings(asked: str, rows: Sequence[Sequence[Operand]]) -> tuple[bool, ...]:
+    """Whether 12.4 million is 12.4 (True) or 12400000 (False): either, if the question does not ask for millions."""
+    powers = {o.number.power for r in rows for o in r}
+    return (True,) if powers - {0} and powers == scales(asked).get("") else (False, True)
+
+
+def _numbers(asked: str, rows: Sequence[Sequence[Operand]], changed: bool, plain: bool) -> Numbers:
+    ordered = [sorted(r, key=lambda o: o.year) if in_time(r) else list(r) for r in rows]
+    every = [o for r in ordered for o in r]
+    bases, totals = _bases(asked, every, plain)
+    return Numbers(
+        rows=tuple(tuple(_value(o.number, plain) for o in r) for r in ordered),
+        extra=tuple(_value(q, plain) for q in _given(asked)),
+        bases=bases,
+        totals=totals,
+        percents=frozenset(
+            _value(o.number, plain) for o in every if o.number.unit == "%" or PERCENT.search(o.header)
+        ),
+        timed=tuple(len(r) == 2 and bool(in_time(r)) for r in ordered),
+        changed=changed,
+    )
+
+
+def _bases(asked: str, every: Sequence[Operand], plain: bool) -> tuple[frozenset[Decimal], bool]:
+    """The values that the wording says a share or ratio is of, and whether it may be of a sum of them."""
+    for phrase, part in base_phrases(asked):
+        if given := _given(CODE.sub(" ", phrase)):
+            return frozenset(_value(q, plain) for q in given), False
+        scores = [(o.likeness(phrase), o) for o in every]
+        best = max((s for s, o in scores if s >= o.likeness(part)), default=0)
+        found = [o for s, o in scores if s == best and s >= o.likeness(part)]
+        if best and len(found) < len(every):
+            return frozenset(_value(o.number, plain) for o in found), len(found) > 1 or bool(TOTAL.search(phrase))
+    return frozenset(), True
 
 
 def _value(q: Quantity, plain: bool) -> Decimal:
     return q.value.scaleb(-q.power) if plain else q.value
 
 
+def _is_goal(result: Decimal, goal: Decimal, decimals: int, powers: Sequence[int]) -> bool:
+    """Whether a result is the answer, in its unit or in another one, in which rounding leaves more than a digit."""
+    if _equal(result, goal, decimals):
+        return True
+    scaled = [result.scaleb(p) for p in powers if p]
+    return any(_equal(r, goal, decimals) and abs(abs(r) - abs(goal)) <= ROUNDED * abs(goal) for r in scaled)
+
+
 def _equal(result: Decimal, goal: Decimal, decimals: int) -> bool:
-    """Rounded to the decimals of the answer, or cut off there; whole numbers exactly where the result is one."""
-    slack = Decimal(1).scaleb(-decimals)
+    """Rounded to the decimals of the answer, or cut off there; whole numbers are rounded, or exact where they can be."""
+    last = Decimal(1).scaleb(-decimals)
+    over = abs(result) - abs(goal)
     if not decimals:
-        slack = Decimal("0.5") if result % 1 else Decimal(0)
-    return abs(abs(result) - goal) <= slack - (SMALL if decimals else 0) or abs(abs(result) - goal) <= SMALL
-
-
-# ---------------------------------------------------------------------------------------------------------- columns
-
-
-def _header(quote: str, count: int, texts: Sequence[str]) -> list[str]:
-    """Names of the columns that the `count` numbers of a quoted row stand in, [] where no table tells."""
-    wanted = {w for w in tokens(quote) if w[0].isdecimal()}
-    for lines in (block.split("\n") for text in texts for block in text.split("\n\n")):
-        row = next((i for i, line in enumerate(lines) if i and wanted <= set(tokens(line))), 0)
-        for line in lines[:row]:
-            found = quantities(UNIT_NOTE.sub(" ", folded(line)))
-            cells = [c for c in line.split("\t") if c.strip()]
-            if not all(q.is_year for q in found):
-                continue
-            if len(found) == count > 1 and len({q.value for q in found}) == count and len(cells) < count:
-                return [str(q.value) for q in found]
-            if len(cells) in (count, count + 1):
-                return cells[-count:]  # without the name of the rows
-            if len(cells) > count and all(YEAR.search(c) for c in cells[-count:]):
-                return cells[-count:]  # a cell before the first year is empty in this row
-    return []
-
-
-def _columns(row: list[Quantity], names: Sequence[str], years: Sequence[int], asked: str) -> list[Quantity]:
-    """The numbers of a row in the columns that the question names by their words and years, in the order of years."""
-    if len(row) != len(names):
-        return row
-    own = [set(tokens(UNIT_NOTE.sub(" ", folded(name)))) - STOP_WORDS for name in names]
-    of_year = [next((int(m[0]) for m in YEAR.finditer(name)), 0) for name in names]
-    words = set(tokens(asked)) | {str(y) for y in years}
-    named = [i for i, name in enumerate(own) if name and name <= words]
-    if not named and len(set(of_year)) == len(names):
-        named = [i for i, year in enumerate(of_year) if year in years]
-    if set(years) <= {of_year[i] for i in named}:
-        named.sort(key=lambda i: of_year[i])
-    return [row[i] for i in named] or row
+        return abs(over) <= (Decimal("0.5") if result % 1 else SMALL)
+    return abs(over) <= last / 2 + SMALL or 0 <= over < last
 
 
 # ------------------------------------------------------------------------------------------------------- operations
@@ -246,44 +294,85 @@ def _columns(row: list[Quantity], names: Sequence[str], years: Sequence[int], as
 Result = tuple[str, Decimal]
 
 
-def _results(
-    intents: Sequence[str],
-    rows: Sequence[Sequence[Decimal]],
-    extra: Sequence[Decimal],
-    years: Sequence[int],
-    asked: str,
-) -> Iterator[Result]:
-    """Every result that the operations meant may have."""
-    kinds = set(intents or ANY)
-    sets = list(_sets(rows))
-    pairs = list(_pairs(rows, extra))
-    ordered = len(years) == 2 and all(len(r) == 2 for r in rows)
-    if "difference" in kinds:
-        yield from ((f"{a} - {b}", a - b) for a, b in pairs)
-    if "change" in kinds:
-        for a, b in [(r[1], r[0]) for r in rows] if ordered else pairs:
-            if b:
+def _results(kinds: Sequence[str], meant: Meant, numbers: Numbers, goal: Decimal, asked: str) -> Iterator[Result]:
+    """Every result that the operations may have."""
+    wanted = set(kinds or ANY)
+    sets = list(_sets(numbers.rows))
+    pairs = list(_pairs(numbers.rows, numbers.extra))
+    if "difference" in wanted or "rest" in wanted:
+        alone = meant.over_time and len(numbers.rows) == 1 and numbers.timed[0]
+        for a, b in [numbers.rows[0][::-1]] if alone else pairs:
+            if not alone or "rest" in wanted or _agrees(a - b, meant.direction, goal, (a, b)):
+                yield f"{a} - {b}", a - b
+    if "rest" in wanted:
+        yield from ((f"all without {p} %", 100 - p) for p in numbers.percents)
+        yield from ((f"{max(vs)} without the others", 2 * max(vs) - sum(vs)) for vs in sets if len(vs) > 2)
+    if "change" in wanted:
+        for a, b in _changes(numbers, pairs, meant):
+            if b and _agrees(a - b, meant.direction, goal, (a, b)):
                 yield f"({a} - {b}) / {b}", 100 * (a - b) / b
-    if "share" in kinds and not ("change" in kinds and ordered):
-        yield from ((f"{a} / {b}", 100 * a / b) for a, b in pairs if b)
-        for values in sets:
-            total = sum(values)
-            yield from ((f"{v} / {total}", 100 * v / total) for v in values if total)
-    if kinds & {"ratio", "per"}:
-        yield from ((f"{a} / {b}", a / b) for a, b in pairs if b)
-    if "product" in kinds:
+        for a, b in pairs if numbers.changed else ():
+            for before in (a - b, a + b):
+                if before and (before < a) == (meant.direction > 0):
+                    yield f"{b} / {before}", 100 * b / before
+    if "share" in wanted and not ("change" in wanted and all(numbers.timed)):
+        for how, share in _shares(numbers, sets, pairs, at_most_all="share" in meant.kinds):
+            yield how, share
+            if "rest" in wanted:
+                yield f"all without {how}", 100 - share
+    if wanted & {"ratio", "per"}:
+        larger = TIMES.search(asked) and not numbers.bases
+        for a, b in pairs:
+            if b and (not numbers.bases or b in numbers.bases) and not (larger and abs(a) < abs(b)):
+                yield f"{a} / {b}", a / b
+    if "product" in wanted:
         yield from ((f"{a} * {b}", a * b) for a, b in pairs)
-    if "sum" in kinds:
-        yield from ((" + ".join(map(str, values)), sum(values, Decimal(0))) for values in sets)
-        factors = [
-            q.value for q in quantities(asked) if q.value in FACTORS and not q.value % 1
-        ]  # "and two reservations"
-        few = [values for values in sets if len(values) <= FEW_OPERANDS]
-        yield from ((f"{f} times {v}, and", sum(vs, (f - 1) * v)) for vs in few for v in vs for f in factors)
-    if "mean" in kinds:
+    if "portion" in wanted:
+        for a, b in pairs:
+            if a in numbers.percents:
+                yield f"{a} % of {b}", a * b / 100
+                yield f"{b} without {a} %", (100 - a) * b / 100
+    if "sum" in wanted or "total" in wanted:
+        yield from _sums(sets, asked)
+    if "mean" in wanted and not ("per" in wanted and numbers.bases):
         yield from ((f"mean of {len(values)}", sum(values, Decimal(0)) / len(values)) for values in sets if values)
-    if "count" in kinds:
-        yield from _counts(rows, asked)
+    if "count" in wanted:
+        yield from _counts(numbers.rows, QUOTED.sub(" ", asked))
+
+
+def _agrees(difference: Decimal, sign: int, goal: Decimal, values: Sequence[Decimal]) -> bool:
+    """Whether a change has the direction that the question or the sign of the answer says; losses have any."""
+    if min(values) < 0:
+        return True
+    return difference < 0 if goal < 0 else not (sign and difference * sign < 0)
+
+
+def _changes(
+    numbers: Numbers, pairs: Sequence[tuple[Decimal, Decimal]], meant: Meant
+) -> list[tuple[Decimal, Decimal]]:
+    """The later and the earlier number of each change: by the headers, else what is said to rise begins smaller."""
+    if meant.over_time and all(numbers.timed):
+        return [(r[1], r[0]) for r in numbers.rows]
+    return [(a, b) for a, b in pairs if not meant.direction or (a - b) * meant.direction >= 0]
+
+
+def _shares(
+    numbers: Numbers, sets: Sequence[Sequence[Decimal]], pairs: Iterable[tuple[Decimal, Decimal]], at_most_all: bool
+) -> Iterator[Result]:
+    """In percent; of a base that is told, else of any number, or of a sum."""
+    for a, b in pairs:
+        if b and (not numbers.bases or b in numbers.bases) and not (at_most_all and abs(a) >= abs(b)):
+            yield f"{a} / {b}", 100 * a / b
+    for values in sets if numbers.totals else ():
+        if total := sum(values):
+            yield from ((f"{v} / {total}", 100 * v / total) for v in values)
+
+
+def _sums(sets: Sequence[Sequence[Decimal]], asked: str) -> Iterator[Result]:
+    yield from ((" + ".join(map(str, values)), sum(values, Decimal(0))) for values in sets)
+    factors = [q.value for q in quantities(asked) if q.value in FACTORS and not q.value % 1]  # "two reservations"
+    few = [values for values in sets if len(values) <= FEW_OPERANDS]
+    yield from ((f"{f} times {v}, and", sum(vs, (f - 1) * v)) for vs in few for v in vs for f in factors)
 
 
 def _sets(rows: Sequence[Sequence[Decimal]]) -> Iterator[Sequence[Decimal]]:
@@ -308,18 +397,33 @@ def _pairs(rows: Sequence[Sequence[Decimal]], extra: Sequence[Decimal]) -> Itera
     yield from itertools.chain.from_iterable(((v, e), (e, v)) for r in rows for v in r for e in extra)
 
 
-def _second_step(rows: Sequence[Sequence[Decimal]], extra: Sequence[Decimal]) -> Iterator[Decimal]:
-    values = [v for r in rows for v in r]
-    steps: Iterable[Decimal] = [*values, *extra]
-    firsts = [sum(s, Decimal(0)) for s in _sets(rows)]
-    firsts += [sum(s, Decimal(0)) / len(s) for s in _sets(rows) if s]
-    firsts += [a - b for a, b in _pairs(rows, extra)]
-    known = list(dict.fromkeys([*steps, *firsts]))[:MAX_STEPS]
+def _second_step(meant: Meant, numbers: Numbers) -> Iterator[Decimal]:
+    """An operation that is meant, over the numbers and their sums, means and differences."""
+    kinds = set(meant.kinds)
+    sets = list(_sets(numbers.rows))
+    given = [*(v for r in numbers.rows for v in r), *numbers.extra]
+    sums = [sum(s, Decimal(0)) for s in sets]
+    firsts = list(sums)
+    if "mean" in kinds:
+        firsts += [total / len(s) for total, s in zip(sums, sets, strict=True) if s]
+    if kinds & {"difference", "change", "rest", "mean"}:
+        firsts += [a - b for a, b in _pairs(numbers.rows, numbers.extra)]
+    bases = {*numbers.bases, *(sums if numbers.totals else ())} if numbers.bases else None
+    known = list(dict.fromkeys([*given, *firsts]))[:MAX_STEPS]
     for a, b in itertools.permutations(known, 2):
-        yield a - b
-        if b:
+        if "difference" in kinds:
+            yield a - b
+        if kinds & {"sum", "total"}:
+            yield a + b
+        if "mean" in kinds:
+            yield (a + b) / 2
+        if not b:
+            continue
+        if kinds & {"ratio", "per", "mean"}:
             yield a / b
+        if "share" in kinds and abs(a) <= abs(b) and (bases is None or b in bases):
             yield 100 * a / b
+        if "change" in kinds and not (meant.direction and (a - b) * meant.direction < 0):
             yield 100 * (a - b) / b
 
 
@@ -338,46 +442,3 @@ def _counts(rows: Sequence[Sequence[Decimal]], asked: str) -> Iterator[Result]:
         "same": sum(v == limit for v in column),
     }
     yield f"{m[0]} {limit}", Decimal(hits[str(m.lastgroup)])
-
-
-# ------------------------------------------------------------------------------------------------------ comparisons
-
-
-def _compared(
-    asked: str, answer: str, quotes: Sequence[str], operands: Sequence[Sequence[Quantity]], years: Sequence[int]
-) -> Recomputed:
-    """Whether the quoted row that the answer names is the largest or smallest in anything that may be meant."""
-    largest, smallest = bool(LARGEST.search(asked)), bool(SMALLEST.search(asked))
-    if not CHOICE.search(asked) or largest == smallest:
-        return Recomputed(None, "the question asks for no largest or smallest")
-    rows = [[q.value for q in r] for r in operands]
-    widths = {len(r) for r in rows}
-    named = [i for i, quote in enumerate(quotes) if contains(quote, answer)]
-    if len(rows) < 2 or len(widths) != 1 or 0 in widths or len(named) != 1:
-        return Recomputed(None, "the quotes are not one row for each that is compared")
-    scores = _scores(list(zip(*rows, strict=True)), asked, in_time=len(years) == 2)
-    best = max if largest else min
-    if any(score[named[0]] == best(score) for score in scores):
-        return Recomputed(True, "compared")
-    return Recomputed(
-        False, f"{answer} is not the {'largest' if largest else 'smallest'} of the quoted rows in anything"
-    )
-
-
-def _scores(columns: Sequence[Sequence[Decimal]], asked: str, in_time: bool) -> list[list[Decimal]]:
-    """What the rows may be compared by: a column, or how two columns differ; `in_time`: they are two years in order."""
-    between = any(INTENTS[name].search(asked) for name in ("difference", "change", "ratio", "share", "per"))
-    if len(columns) == 1 or not between:
-        return [list(c) for c in columns]
-    pairs = list(itertools.permutations(columns, 2))
-    if in_time and len(columns) == 2 and not re.search(DIFFERENCE, asked, re.IGNORECASE):
-        earlier, later = columns
-        pairs = [(earlier, later)] if FALL.search(asked) else [(later, earlier)]
-    scores = []
-    for a, b in pairs:
-        scores.append([x - y for x, y in zip(a, b, strict=True)])
-        if len(pairs) > 1:
-            scores.append([abs(x - y) for x, y in zip(a, b, strict=True)])
-        if all(b):
-            scores.append([x / y for x, y in zip(a, b, strict=True)])
-    return scores

@@ -181,6 +181,23 @@ _DATES = tuple(
 )
 
 
+_PREFIXED = {  # units of one kind, and the power of ten between them
+    "Wh": {"kWh": 3, "MWh": 6, "GWh": 9, "TWh": 12},
+    "W": {"W": 0, "kW": 3, "MW": 6, "GW": 9},
+    "g": {"mg": -3, "g": 0, "kg": 3, "t": 6},
+    "m": {"mm": -3, "cm": -2, "m": 0, "km": 3},
+    "l": {"ml": -3, "l": 0, "m3": 3},
+    "s": {"ms": -3, "second": 0},
+    "Pa": {"Pa": 0, "kPa": 3, "bar": 5, "MPa": 6},
+    "Hz": {"Hz": 0, "kHz": 3, "MHz": 6, "GHz": 9},
+    "B": {"KB": 3, "MB": 6, "GB": 9, "TB": 12},
+    "m2": {"m2": 0, "ha": 4, "km2": 6},
+}
+_KIND_OF = {unit: (kind, power) for kind, units in _PREFIXED.items() for unit, power in units.items()}
+_ANY_UNIT = re.compile(rf"(?<![A-Za-z]){_UNIT.pattern}")
+_ANY_SCALE = re.compile(r"(?<![A-Za-z])(?:(?P<word>thousand|million|billion)s?(?![A-Za-z])|(?P<chinese>[十百千]?[亿万]))", re.IGNORECASE)
+
+
 @dataclass(frozen=True, slots=True)
 class Quantity:
     """A number in a text: `start` and `end` are the place of number, scale and unit in the text as `folded`."""
@@ -229,6 +246,18 @@ def quantities(text: str) -> list[Quantity]:
         if not kept or quantity.start >= kept[-1].end:
             kept.append(quantity)
     return kept
+
+
+def scales(text: str) -> dict[str, set[int]]:
+    """The powers of ten that units and words like "million" of a text stand for, by the kind of unit ("" = words)."""
+    found: dict[str, set[int]] = {}
+    for m in _ANY_UNIT.finditer(text):
+        kind, power = _KIND_OF.get(_UNIT_NAMES[int((m.lastgroup or "u0")[1:])], ("", 0))
+        if kind:
+            found.setdefault(kind, set()).add(power)
+    for m in _ANY_SCALE.finditer(text):
+        found.setdefault("", set()).add(_SCALES[m["word"].lower() if m["word"] else m["chinese"]])
+    return found
 
 
 def _arabic(text: str) -> Iterator[Quantity]:

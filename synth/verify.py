@@ -16,10 +16,12 @@ from dataclasses import replace
 from corpus.records import TEXT_CHECKS, Evidence, Question, Segment, Verdict, question_id
 from synth.anchors import DocumentText, anchor_problem, without_names
 from synth.answers import answer_fault, answers_match, list_items, measured, normal_text
-from synth.arithmetic import CHOICE, recompute
+from synth.arithmetic import recompute
+from synth.cells import Grid, cell_problem, grids
 from synth.grounding import QUOTE_COVERAGE, STOP_WORDS, PageText, contains, find_answer, tokens
 from synth.quantities import folded, quantities
 from synth.replies import Fault, answer_text, json_object
+from synth.wording import CHOICE
 
 MIN_WORDS = 4  # of a question
 SMALL_NUMBER = 100  # below it a result is printed somewhere by chance
@@ -168,14 +170,25 @@ def _quote_problem(evidence: Evidence, pages: Sequence[PageText]) -> str:
     return f'no evidence page has the {missing} of "{shown}"' if missing else f'"{shown}" stands on no evidence page'
 
 
+def _tables(pages: Sequence[PageText]) -> list[Grid]:
+    return [grid for p in pages for grid in grids(p.page)]
+
+
 def _grounded(question: Question, document: DocumentText, earlier: Sequence[Question]) -> Verdict:
-    """Every part of the answer stands in the text of an evidence page."""
+    """Every part of the answer stands in the text of an evidence page, and in the cell of a table that is asked for."""
     pages = _pages(question, document)
+    tables = _tables(pages)
+    quotes = [e.quote for e in question.evidence if e.quote]
     pictures = {e.page for e in question.evidence if e.kind == "Figure"}
     for item in _items(question):
         if YES_NO.fullmatch(item.strip()):
             return _passed("grounded", "cannot be shown by text: a yes or no")
         if any(p.readable and find_answer(item, question.answer_format, p) for p in pages):
+            texts = [p.page for p in pages]
+            if not pictures and (
+                problem := cell_problem(item, question.question, question.anchor, quotes, texts, tables)
+            ):
+                return _verdict("grounded", problem)
             continue
         if WHICH_PAGE.search(question.question) and item.strip() in {str(p + 1) for p in _evidence_pages(question)}:
             continue
@@ -188,8 +201,9 @@ def _grounded(question: Question, document: DocumentText, earlier: Sequence[Ques
 
 def _arithmetic(question: Question, document: DocumentText, earlier: Sequence[Question]) -> Verdict:
     quotes = [e.quote for e in question.evidence if e.quote]
-    texts = [p.page.text for p in _pages(question, document)]
-    result = recompute(question.question, question.answer, question.answer_format, quotes, texts)
+    pages = _pages(question, document)
+    texts = [p.page.text for p in pages]
+    result = recompute(question.question, question.answer, question.answer_format, quotes, texts, _tables(pages))
     return Verdict(check="arithmetic", passed=result.matches is not False, detail=result.detail)
 
 

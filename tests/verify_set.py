@@ -26,7 +26,7 @@ from synth.tasks import load_tasks
 from synth.verify import judged, text_checks
 
 DATA = Path(__file__).parent / "data" / "verify"
-PARTS = ("tuned on", "held out", "blind")
+PARTS = ("tuned on", "held out", "blind", "second blind")
 LINE = 20.0  # points
 
 
@@ -107,7 +107,9 @@ def known_questions() -> tuple[Known, ...]:
     """Every question about the documents beside it."""
     seen: Counter[str] = Counter()
     found = []
-    rows = [*read_rows("questions.jsonl"), *({**row, "part": "blind"} for row in read_rows("blind.jsonl"))]
+    rows = read_rows("questions.jsonl")
+    for part, name in (("blind", "blind.jsonl"), ("second blind", "blind2.jsonl")):
+        rows += [{**row, "part": part} for row in read_rows(name)]
     for number, row in enumerate(rows, start=1):
         part = row.get("part") or PARTS[seen[row["kind"]] % 2]
         seen[row["kind"]] += 1

@@ -1,0 +1,312 @@
+"""Does an answer stand in the cell of a table that its question names?
+
+A table is full of numbers, so that one of them stands on the page proves little: it must stand in the row, and in the
+column, that the question names. Tables come from the strict reader where it believes one, else from lines that look
+like rows. Precision before recall: a header that is not understood, a row of another length, words that fit two rows
+leave more cells than one, and any of them will do; where the question names no row, its quotes may; where they do not
+either, nothing is said.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from corpus.blocks import flatten
+from corpus.layout import center, contains as box_contains
+from corpus.records import Page
+from corpus.table_words import PARENT
+from synth.anchors import LABEL, PAGES, label_key
+from synth.grounding import CJK, SCALE_WORDS, contains, tokens
+from synth.quantities import Quantity, dates, folded, quantities
+from synth.stems import pairs, words_of
+
+MIN_ROWS = 2
+HEADER_LINES = 3  # a header ends within so many lines
+MAX_LABEL_WORDS = 12  # of a line of text that is taken for a row
+MAX_TITLE_CHARS = 160
+UNIT_NOTE = re.compile(r"\([^()]*\)")
+QUOTED = re.compile(r"[\"“「《][^\"”」》]{1,300}[\"”」》]")
+YEARS = re.compile(r"(?<!\d)(?:19|20)\d\d(?:[/-]\d\d(?!\d))?(?!\d)")
+OTHER_YEAR = re.compile(  # a year that is told from another
+    r"\b(?:previous|preceding|prior|following|next|last|earlier|later) (?:\w+ )?years?\b"
+    r"|\byears? (?:before|earlier|after|later|ago)\b|\b(?:before|after|since|until) (?:19|20)\d\d"
+    r"|上一?年|去年|前一?年|次年|翌年|后一?年|年[以之][前后]",
+    re.IGNORECASE,
+)
+PERCENT = re.compile(r"%|\b(?:per ?cent|percentage|share|proportion|rate)\b|百分|占比|比例|比重|率", re.IGNORECASE)
+ASKS_PERCENT = re.compile(
+    r"\b(?:what|which) (?:percentage|share|proportion)\b|\bhow many per ?cent\b|百分之(?:几|多少)|比例[是为](?:多少|几)", re.IGNORECASE
+)
+TRAILING_NUMBERS = re.compile(r"(?P<label>.*?[^\W\d].*?)(?P<numbers>(?:\s+[-(+$€£¥−–]*\d[\d,.]*[%)]*)+)\s*")
+NUMBER_CELL = re.compile(r"[-(+$€£¥−–]*\d[\d,.]*[%)]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """`cells` without the label, which may be a group's name, `PARENT` and its own."""
+
+    label: str
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A table. `columns`: the header of each cell of a row as long as it is, () where headers cannot be told."""
+
+    name: str  # of the caption or heading above it
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    def placed(self, row: Row) -> tuple[tuple[str, str], ...]:
+        """Cells with their headers, '' where the column of a cell cannot be told."""
+        told = len(row.cells) == len(self.columns)
+        return tuple((cell, self.columns[i] if told else "") for i, cell in enumerate(row.cells))
+
+
+# ------------------------------------------------------------------------------------------------------------ reading
+
+
+def grids(page: Page) -> list[Grid]:
+    """The tables of a page: those of the strict reader, and blocks whose lines look like rows."""
+    found = [
+        Grid(
+            name=t.anchor,
+            columns=t.columns,
+            rows=tuple(Row(r.label, tuple(c.text for c in r.cells)) for r in t.rows),
+        )
+        for t in page.tables
+    ]
+    name = ""
+    for i, block in enumerate(page.blocks):
+        if any(box_contains(t.box, center(block.box)) for t in page.tables):
+            continue
+        caption = next((b.text for b in page.blocks if b.kind == "caption" and b.target == i), "")
+        if grid := _grid(flatten(caption) or name, block.text.split("\n")):
+            found.append(grid)
+        elif block.text and (block.kind in ("heading", "title", "caption") or LABEL.match(folded(block.text))):
+            name = flatten(block.text)[:MAX_TITLE_CHARS]
+    return found
+
+
+def _grid(name: str, lines: Sequence[str]) -> Grid | None:
+    """Lines as a table, None where they are none: most of them must have the same number of cells."""
+    split = [_split(line) for line in lines]
+    lengths = Counter(len(cells) for cells in split if len(cells) > 1)
+    if not lengths:
+        return None
+    width, often = max(lengths.items(), key=lambda item: (item[1], item[0]))
+    if often < MIN_ROWS or 2 * often < len(lines):
+        return None
+    head = next((i for i, cells in enumerate(split[:HEADER_LINES]) if _is_header(cells, width)), None)
+    body = split[head + 1 :] if head is not None else split
+    rows = tuple(Row(cells[0].strip(), tuple(c.strip() for c in cells[1:])) for cells in body if len(cells) > 1)
+    return Grid(name, tuple(split[head][1 - width :]) if head is not None else (), rows)
+
+
+def _split(line: str) -> list[str]:
+    """The cells of a line; numbers that stand in one piece are apart, and so is the label before them."""
+    cells: list[str] = []
+    for piece in line.split("\t"):
+        numbers = piece.split()
+        if len(numbers) > 1 and all(NUMBER_CELL.fullmatch(n) for n in numbers):
+            cells += numbers
+        elif not cells and "\t" not in line and (m := TRAILING_NUMBERS.fullmatch(piece)):
+            if len(tokens(m["label"])) <= MAX_LABEL_WORDS:
+                cells += [m["label"], *m["numbers"].split()]
+        else:
+            cells.append(piece)
+    return cells
+
+
+def _is_header(cells: Sequence[str], width: int) -> bool:
+    """A header has a cell for every column, or for every one but that of the labels, where it ends with a year."""
+    if any(not q.is_year for cell in cells for q in quantities(UNIT_NOTE.sub(" ", folded(cell))) if _bare(cell)):
+        return False
+    return len(cells) == width or (len(cells) == width - 1 > 1 and bool(YEARS.search(cells[-1])))
+
+
+def _bare(cell: str) -> bool:
+    """Whether a cell is a number and no words, so that it is data."""
+    return not any(c.isalpha() for c in cell)
+
+
+# ------------------------------------------------------------------------------------------------------------ naming
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a question says about rows and columns, without the titles that it names."""
+
+    text: str
+    words: frozenset[str]
+    years: frozenset[str]
+    labels: frozenset[tuple[str, str]]  # ("table", "2-1")
+
+    @classmethod
+    def of(cls, question: str, anchor: str, names: Sequence[str]) -> Asked:
+        """`names`: titles of the tables that may be meant."""
+        whole = folded(question)
+        text = whole
+        for title in (*names, *re.split("[;；]", anchor)):
+            text = _without(text, title)
+        text = QUOTED.sub(lambda m: " " if LABEL.search(m[0]) else m[0], text)
+        text = LABEL.sub(" ", PAGES.sub(" ", text))
+        labels = {label_key(m) for m in LABEL.finditer(f"{whole} ; {folded(anchor)}")}
+        years = frozenset() if OTHER_YEAR.search(text) else frozenset(YEARS.findall(text))
+        return cls(text, words_of(text), years, frozenset(k for k in labels if k[0] in ("table", "tab.", "exhibit")))
+
+    def names(self, label: str) -> bool:
+        """Whether all of a label's words are said: Chinese ones and numbers one after another, others anywhere."""
+        bare = UNIT_NOTE.sub(" ", folded(label))
+        words = words_of(bare)
+        whole = re.search(rf"[\d{CJK}]", bare) is not None
+        said = all(contains(self.text, p) for p in bare.split(PARENT.strip())) if whole else words <= self.words
+        return bool(words) and said
+
+    def hints(self, label: str, said: frozenset[str]) -> bool:
+        """Whether half of a label's words are said, those aside that are `said` by another label."""
+        bare = UNIT_NOTE.sub(" ", folded(label))
+        words = pairs(bare) if re.search(f"[{CJK}]", bare) else words_of(bare)
+        own = pairs(self.text) | self.words
+        return bool(words) and 2 * len(words & own - said) >= len(words)
+
+
+def _without(text: str, title: str) -> str:
+    """A text without a title of several words; a title of one may be the name of a row."""
+    bare = UNIT_NOTE.sub(" ", folded(title))
+    for part in (title, bare, LABEL.sub(" ", bare)):
+        words = tokens(part)
+        if len(words) > (3 if re.search(f"[{CJK}]", part) else 1):
+            text = re.sub(r"[\W_]*".join(map(re.escape, words)), " ", text, flags=re.IGNORECASE)
+    return text
+
+
+def named_rows(grid: Grid, asked: Asked) -> list[Row]:
+    """The rows whose labels the question says, and those that may be meant beside them; [] where it says none."""
+    named = [r for r in grid.rows if asked.names(r.label)]
+    named = [r for r in named if not any(_within(r.label, o.label) for o in named)]
+    if not named:
+        named = [r for r in grid.rows if any(_telling(c) and asked.names(c) for c in r.cells)]
+        return named
+    said = frozenset[str]().union(*(pairs(r.label) | words_of(r.label) for r in named))
+    return [r for r in grid.rows if r in named or asked.hints(r.label, said) or _spoken_within(named, r)]
+
+
+def _within(label: str, other: str) -> bool:
+    """Whether a label is a part of another: Total of Total assets."""
+    return words_of(label) < words_of(other) or (tokens(label) != tokens(other) and contains(other, label))
+
+
+def _spoken_within(named: Sequence[Row], row: Row) -> bool:
+    return any(_within(r.label, row.label) for r in named)
+
+
+def _telling(cell: str) -> bool:
+    return sum(c.isalpha() for c in cell) > 1
+
+
+def quoted_rows(grid: Grid, quotes: Sequence[str]) -> list[Row]:
+    """The rows that quotes are taken from; they may leave out the name of a group."""
+    return [row for row in grid.rows if any(is_quoted(row, q) for q in quotes)]
+
+
+def is_quoted(row: Row, quote: str) -> bool:
+    """Whether a quote holds the label of a row and some of its cells, and no number of anything else."""
+    words = Counter(w for text in (row.label, *row.cells) for w in tokens(text))
+    said = [w for w in tokens(quote) if w[0].isdecimal()]
+    own = folded(row.label.split(PARENT)[-1])
+    named = contains(quote, own) or contains(quote, UNIT_NOTE.sub(" ", own))
+    return named and not Counter(said) - words and any(contains(quote, c) for c in row.cells)
+
+
+def column_names(grid: Grid, asked: Asked) -> set[str]:
+    """The headers that the question may mean; all where it names none."""
+    columns = set(grid.columns)
+    if ASKS_PERCENT.search(asked.text) and not PERCENT.search(grid.name):
+        columns = {c for c in columns if PERCENT.search(c)} or columns
+    if agreeing := {c for c in columns if asked.years & set(YEARS.findall(c))}:
+        columns = agreeing | {c for c in columns if not YEARS.search(c)}
+    named = {c for c in columns if asked.names(_without_years(c) or c)}
+    named = {c for c in named if not any(_within(c, o) for o in named)}
+    if not named:
+        return agreeing or columns
+    said = frozenset[str]().union(*(pairs(c) | words_of(c) for c in named))
+    percent = bool(PERCENT.search(asked.text)) and not any(PERCENT.search(c) for c in named)
+    return {c for c in columns if c in named or asked.hints(c, said) or (percent and PERCENT.search(c))}
+
+
+def _without_years(header: str) -> str:
+    return YEARS.sub(" ", header).replace("年", " ").strip()
+
+
+# ----------------------------------------------------------------------------------------------------------- checking
+
+
+def cell_problem(
+    item: str, question: str, anchor: str, quotes: Sequence[str], pages: Sequence[Page], tables: Sequence[Grid]
+) -> str:
+    """Why an answer, or an item of one, is not in the cell that the question names; '' where it may be.
+
+    Args:
+        item: a number or a few words.
+        question: names rows and columns by the words of their headers.
+        anchor: what the question says it is about.
+        quotes: of the evidence; they tell the row where the question does not.
+        pages: of the evidence; their words name scales ("in millions").
+        tables: of these pages.
+    """
+    text = "\n".join(p.text for p in pages)
+    powers = [0, *(power for power, word in SCALE_WORDS if word.search(text))]
+    asked = Asked.of(question, anchor, [t.name for t in tables])
+    rest = [q for q in quotes if _telling(folded(q)) and not any(quoted_rows(t, [q]) for t in tables)]
+    if any(_shows(q, item, powers) for q in rest):
+        return ""
+    problem = ""
+    for grid in tables:
+        own = {label_key(m) for m in LABEL.finditer(grid.name)}
+        if (asked.labels and own and not own & asked.labels) or _heads(item, grid):
+            continue
+        sure = bool(own & asked.labels) or (len(tokens(grid.name)) > 1 and contains(question, grid.name))
+        taken = quoted_rows(grid, quotes)
+        rows = named_rows(grid, asked) or taken
+        if not rows or not (sure or taken):
+            continue
+        columns = column_names(grid, asked)
+        cells = [(r, *placed) for r in rows for placed in grid.placed(r)]
+        if any(_shows(cell, item, powers) for _, cell, header in cells if not header or header in columns):
+            return ""
+        other = next(
+            ((r, header) for r in grid.rows for cell, header in grid.placed(r) if _shows(cell, item, powers)), None
+        )
+        if other:
+            row, header = other
+            place = f'"{row.label}"' + (f' under "{header}"' if header else "")
+            problem = f'{item!r} stands at {place}, not at "{rows[0].label}"'
+            if row in rows:
+                problem = f"{item!r} stands at {place}, which is not what is asked for"
+    return problem
+
+
+def _heads(item: str, grid: Grid) -> bool:
+    """Whether the answer is the name of a row or column."""
+    return any(tokens(item) == tokens(UNIT_NOTE.sub(" ", h)) for h in (*grid.columns, *(r.label for r in grid.rows)))
+
+
+def _shows(cell: str, item: str, powers: Sequence[int]) -> bool:
+    """Whether a cell says an item: its number in any scale, its date, or its words."""
+    days = dates(folded(item))
+    if days:
+        return any(a.parts[1:] == b.parts[1:] for a in days for b in dates(folded(cell)))
+    wanted, shown = quantities(folded(item)), quantities(folded(cell))
+    if len(wanted) == 1 and not _telling(folded(item)[: wanted[0].start] + folded(item)[wanted[0].end :]):
+        return any(_same(wanted[0], s, powers) for s in shown)
+    return contains(cell, item) or (_telling(cell) and contains(item, cell))
+
+
+def _same(wanted: Quantity, shown: Quantity, powers: Sequence[int]) -> bool:
+    a, b = abs(wanted.value), abs(shown.value)
+    return any(b.scaleb(p) == a or b == a.scaleb(p) for p in powers) or Decimal(a).scaleb(-wanted.power) == b

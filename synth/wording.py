@@ -1,0 +1,155 @@
+"""What a question asks to be done with its numbers, told from its words in English and Chinese.
+
+Each pattern names an operation; `intents` settles which of them are meant where several words occur ("how many times
+larger" is a ratio, no difference). A direction (rise or fall) and the base of a share or ratio are told where the words
+leave no doubt. What is not told restricts nothing: the caller then tries more operations.
+"""
+
+from __future__ import annotations
+
+import re
+
+HOW_TO_WRITE = re.compile(
+    r"\b(?:per ?cent(?:age)?|currency|%)[- ]signs?\b|百分号|\b(?:\d|one|two|three) (?:decimals?\b|decimal places?|digits?\b)"
+    r"|\bnegative for an? \w+|保留(?:到|至)?(?:小数点后)?[一二两三\d]位(?:小数)?",
+    re.IGNORECASE,
+)
+TOTAL = re.compile(r"\b(?:total|together|combined|all|and)\b|总|合计|全部|[和与、]", re.IGNORECASE)
+QUOTED = re.compile(r"[\"“「《][^\"”」》]{1,300}[\"”」》]")  # names of rows and tables say nothing about the operation
+POINTS = re.compile(r"\bper ?cent(?:age)? points?\b|百分点", re.IGNORECASE)  # a difference, not a change in percent
+MORE = "more|higher|larger|greater|bigger|longer|heavier|older|faster|wider|deeper|taller|dearer|better"
+LESS = "less|fewer|lower|smaller|shorter|lighter|newer|younger|slower|cheaper|narrower|worse"
+CHANGE = (
+    r"(?:\b(?:increas|decreas|chang|grow|fall|drop|declin|reduc|gain|shr[iau]nk)\w*|\b(?:grew|fell|rose|ris(?:es?|en|ing))\b"
+    r"|增长|下降|提高|降低|减少|增加|上升|上涨|下跌|变化|降幅|增幅|同比)"
+)
+DIFFERENCE = r"\bdiffer\w*|\bminus\b|\bsubtract|\bgap\b|\bexceed|相差|差额|差距|之差"
+NOT_A_LIMIT = r"(?! than (?:\d|(?:one|two|three|four|five|six|seven|eight|nine|ten|half|a quarter)\b))"
+SIZE = "(?:多(?!少)|(?<!多)少|[高低大小长短重轻快慢贵晚早])"
+INTENTS = {
+    "change": re.compile(
+        rf"(?:per ?cent\w*|%|rate)(?:\W+\w+){{0,12}}?\W+{CHANGE}"
+        rf"|{CHANGE}(?:\W+\w+){{0,12}}?\W+(?:per ?cent\w*|%)"
+        rf"|\b(?:by|how) (?:what|many|much) per ?cent\w*\b[^?]{{0,120}}?\b(?:{MORE}|{LESS}|exceed\w*)\b{NOT_A_LIMIT}"
+        rf"|(?<!百分)比(?![例率重值分]).{{1,60}}(?:{SIZE}|增长?|降低?)了?(?:出|百分之)+"
+        r"|增长率|增幅|降幅|同比|(?:增长|下降|提高|降低|减少|增加|上升|上涨|下跌)了?百分之",
+        re.IGNORECASE,
+    ),
+    "share": re.compile(
+        r"\b(?:share|proportion|fraction|percentage|per ?cent|margin)\b|%|占.{0,20}(?:百分|比例|比重)|占比|比重|利润率",
+        re.IGNORECASE,
+    ),
+    "difference": re.compile(
+        rf"{DIFFERENCE}|\bby how (?:much|many)\b|\bhow much did\b|{CHANGE}|\bby what\b|\bhow (?:far|long)\b"
+        r"|\b(?:surplus|deficit|left over)\b"
+        rf"|\bhow (?:much|many)\b[^?;]{{0,60}}? (?:{MORE}|{LESS}|above|below){NOT_A_LIMIT}\b"
+        r"|\bhow (?:much|many)\b[^?;]{0,60}? (?!oth|rath|ev|nev|aft|und)\w{2,}er\b[^?]{0,80} than (?!\d)"
+        rf"|{SIZE}(?:多少|几|出)|(?<!百分)比(?![例率重值分]).{{1,60}}{SIZE}|(?:增加|减少|增长|下降)了?多少",
+        re.IGNORECASE,
+    ),
+    "rest": re.compile(
+        r"\b(?:not|neither|remain\w*|the rest)\b|n't\b"
+        r"|\bun(?:drawn|paid|used|sold|spent|filled|claimed|answered|treated|finished|solved|occupied|covered|corrected)\b|没有|尚未|[未不](?:是|在|属|含|参|及|达|被|能|合|获|通)|其余|剩余|还剩|剩下",
+        re.IGNORECASE,
+    ),
+    "sum": re.compile(
+        r"\b(?:together|combined|altogether|sum|in total|in all(?! (?:the|of|\w+ \w+s)\b)|add(?:ed|ing)?)\b"
+        r"|\btotal\b[^?]{1,40} of [^?]{1,60}\band\b|合计|总共|一共|之和|总和|共计|共需|共有?(?:多少|几)|加起来",
+        re.IGNORECASE,
+    ),
+    "mean": re.compile(r"\b(?:averages?|mean)\b|平均", re.IGNORECASE),
+    "ratio": re.compile(r"\bratio\b|\btimes\b|\bdivided\b|倍|之比|比率|比[是为]?约?[是为]?(?:多少|几)", re.IGNORECASE),
+    "product": re.compile(r"\bmultipl|\bproduct of\b|\bat a rate|乘|总价", re.IGNORECASE),
+    "per": re.compile(r"\bper (?!cent|year\b)|\bfor each\b|\beach\b|每|[人户日月亩车]均", re.IGNORECASE),
+    "total": re.compile(r"\b(?:total|overall)\b|总计|总额|总[数量]", re.IGNORECASE),
+    "count": re.compile(r"\bhow many\b|\bnumber of\b|\bcount\b|多少[个项家种条座台]|几[个项家种条座台]", re.IGNORECASE),
+}
+WEAK = ("total", "count", "per")  # "total revenue", "how many", "per hour": asked for only where nothing else is
+TIMES = re.compile(r"\bhow many times\b|\btimes (?:as|more|larger|higher|greater|longer|heavier)\b|倍", re.IGNORECASE)
+RATE = re.compile(r"\b(?:per|each|every|apiece|costs?|priced?)\b|单价|每|[人户日月亩车]均|/(?!\d)", re.IGNORECASE)
+CHANGED_BY = re.compile(  # in a quote: one number is the change that led to the other
+    r"\b(?:more|less|fewer|higher|lower|up|down|increase|decrease|rise|fall)\b|[较比](?:上年|去年|前一?年|\d{4}年).{0,8}[增减多少升降]|[增减](?:加|少|长)了?",
+    re.IGNORECASE,
+)
+THRESHOLD = re.compile(
+    r"(?P<more>(?:more|greater|higher|larger|longer|heavier|better) than|over|above|exceed\w*|大于|超过|高于|多于|超出)"
+    r"|(?P<less>(?:less|fewer|lower|smaller|shorter) than|under|below|小于|低于|少于|不足)"
+    r"|(?P<least>at least|no (?:less|fewer) than|不少于|不低于|至少)|(?P<most>at most|no more than|up to|不超过|至多)"
+    r"|(?P<same>exactly|equal to|(?:interval|value|score|price) of|等于|恰好|正好)",
+    re.IGNORECASE,
+)
+LARGEST = re.compile(
+    r"\b(?:largest|highest|most|biggest|greatest|longest|heaviest|best|maximum|top|latest|fastest|older|oldest|larger|higher|"
+    r"greater|bigger|more|longer|heavier)\b|最[多高大长重快晚贵]|第[二三][多高大长重快]|更[多高大长重快]",
+    re.IGNORECASE,
+)
+SMALLEST = re.compile(
+    r"\b(?:smallest|lowest|least|fewest|shortest|lightest|worst|minimum|earliest|slowest|cheapest|smaller|lower|fewer|less|"
+    r"shorter|lighter)\b|最[少低小短轻慢早]|第[二三][少低小短轻慢]|更[少低小短轻慢]",
+    re.IGNORECASE,
+)
+BEST = re.compile(r"\b(?!forest|interest|west|rest|test|request)\w{2,}est\b|\bmost\b|\btop\b|\b(?:max|min)imum\b|最|第[二三][多高大少低小长短]", re.IGNORECASE)
+RANK = re.compile(r"(?P<second>\bsecond\b|\b2nd\b|第[二2])|\bthird\b|\b3rd\b|第[三3]", re.IGNORECASE)
+RISE = re.compile(
+    r"\b(?:increas|grow|gain)\w*|\b(?:grew|rose|ris(?:es?|en|ing)|went up)\b"
+    rf"|\b(?:bec[oa]me|get|got|grew) (?:{MORE})\b|增长|增加|上升|上涨|提高|增幅", re.IGNORECASE
+)
+FALL = re.compile(
+    r"\b(?:decreas|declin|drop|fall|fell|reduc|shr[iau]nk|los[st])\w*|\bwent down\b"
+    rf"|\b(?:bec[oa]me|get|got) (?:{LESS})\b|下降|减少|降低|下跌|降幅", re.IGNORECASE
+)
+COMPARED_YEARS = re.compile(
+    rf"\b(?:(?P<more>{MORE})|(?:{LESS}))\b[^?.;]{{0,80}}? than\b[^?.;]{{0,12}}? (?:(?:19|20)\d\d|the year before)"
+    rf"|(?:19|20)\d\d年?.{{0,20}}比.{{0,4}}(?:(?:19|20)\d\d|上)年.{{0,12}}?(?:(?P<more2>多(?!少)|[高大长])|(?<!多)[少低小短])",
+    re.IGNORECASE,
+)
+STEADILY = re.compile(r"\b(?:every|each) year\b|\bsteadily\b|\bcontinu\w+|逐年|连年|连续|每年", re.IGNORECASE)
+CHOICE = re.compile(r"\b(?:which|who|whose|what|where|when|name the)\b|哪|谁|什么|何", re.IGNORECASE)
+COUNTED_ROWS = re.compile(r"\b(?:for|in|at) how many\b|\bhow many of the\b|(?:有|多少|几)(?:多少|几)?[个项家种条座台类所]", re.IGNORECASE)
+ENDS = r"(?= (?:is|are|was|were|went|came|comes?|goes?|go|did|does|do|had|has|have|that|which|made|fell|falls?|gets?)\b|[?;]|,(?!\d)|$)"
+BASES = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        rf"\b(?:share|percentage|proportion|fraction|per ?cent) of (?P<base>.{{1,80}}?){ENDS}",
+        r"\bratio of (?P<part>.{1,80}?) to (?P<base>.{1,60}?)(?: in (?:19|20)\d\d|[?;(]|,(?!\d)|$)",
+        rf"\btimes (?:as|more|larger|higher|greater|longer|heavier)\b.{{0,40}}? (?:than|as) (?P<base>.{{1,60}}?){ENDS}",
+        rf"\bhow many times (?P<base>(?!as |more |larger |higher |greater |longer |heavier ).{{1,60}}?){ENDS}",
+        r"\b(?:per|for each|for every|to each|each) (?P<base>(?!cent\b|year\b)[^\W\d_]+(?: [^\W\d_]+)?)",
+        r"(?P<part>[^，,。？]{0,20})占(?!比)(?P<base>.{1,24}?)的?(?:百分|比例|比重|份额|几成|多少|几分)",
+        r"(?P<base>[^，,。？\s]{1,20}?)[中里](?P<part>[^，,。？]{1,20}?)(?:的|所)?(?:占|比例|比重)",
+        r"(?P<part>[^，,。？]{0,24}?)大?约?[是为](?P<base>[^，,。？]{1,24}?)的?(?:多少|几|约)?[^，,。？]{0,2}倍",
+        r"(?P<part>[^，,。？\s]{1,16})[与和](?P<base>[^，,。？\s]{1,16}?)的?(?:之比|比值|比率)",
+        r"每(?:[一]?[个名位所座条家辆件次项])?(?P<base>[\u4e00-\u9fff]{1,4})",
+        r"(?P<base>[人户日月亩车])均",
+    )
+)
+
+
+def intents(asked: str) -> list[str]:
+    """The operations that the wording may mean, by their names in `INTENTS`."""
+    found = [name for name, pattern in INTENTS.items() if pattern.search(asked)]
+    if (
+        {"change", "ratio"} & set(found)
+        and not POINTS.search(asked)
+        and not re.search(DIFFERENCE, asked, re.IGNORECASE)
+    ):
+        found = [name for name in found if name != "difference"]
+    if {"share", "change", "ratio", "difference"} & set(found):
+        found = [name for name in found if name != "sum"] + ["total"] * ("sum" in found and "total" not in found)
+    if POINTS.search(asked):
+        return [name for name in found if name not in ("change", "share")]
+    return [name for name in found if name != "share" or not {"change", "mean"} & set(found)]
+
+
+def direction(asked: str) -> int:
+    """1 = a rise or more, -1 = a fall or less, 0 = both or neither is said."""
+    rises = bool(RISE.search(asked) or re.search(rf"\b(?:{MORE})\b|exceed|[高多大长重]出?百分", asked, re.IGNORECASE))
+    falls = bool(FALL.search(asked) or re.search(rf"\b(?:{LESS})\b|[低少小短轻]百分", asked, re.IGNORECASE))
+    return rises - falls
+
+
+def base_phrases(asked: str) -> list[tuple[str, str]]:
+    """What a share or ratio is taken of, and what is set against it ('' where that is not told)."""
+    return [
+        (m["base"], m.groupdict().get("part") or "") for pattern in BASES for m in [pattern.search(asked)] if m
+    ]
