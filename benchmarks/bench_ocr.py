@@ -35,8 +35,8 @@ from PIL import Image
 from rapidfuzz.distance import Levenshtein
 
 from corpus.config import OcrSettings
-from corpus.ocr import OcrLine, load_engine, mean_confidence
 from corpus.layout import image_share
+from corpus.ocr import OcrLine, load_engine, mean_confidence
 from corpus.parse import PageView, read_layout
 from corpus.records import Box, PageGrid
 from corpus.render import VERSION, open_pdf, render

@@ -72,6 +72,7 @@ def _print_run(out: Console, found: Mapping[str, Any]) -> None:
     out.print(
         f"pages      {pages['in']:,} in, {pages['in_windows']:,} in windows, {pages['ocr']:,} read by OCR{doubtful}"
     )
+    _print_counts(out, pages["text"], "text from")
     _print_counts(out, pages["left_out"], "left out")
     out.print(f"shards     {found['shards']['count']}, {_size(found['shards']['bytes'])}")
     kind = "exact" if samples["tokens_exact"] else "upper bound: no tokenizer given"
@@ -147,6 +148,8 @@ def print_sample(found: Mapping[str, Any]) -> None:
     out.print("\n[bold]pages[/]")
     _print_counts(out, dict(sizes.most_common()), "")
     for p in found["pages"]:
+        if p["text_source"] != "layer" or p["text_reason"] not in ("", "sound"):
+            out.print(f"  page {p['page']}: text from {p['text_source']}, {p['text_reason']}")
         if p["low_confidence"]:
             out.print(f"  page {p['page']} was read with low confidence: {p['ocr_confidence']:.2f}")
 

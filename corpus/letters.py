@@ -35,35 +35,28 @@ SYLLABLES = (  # of Korean
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Script:
-    """Characters of one script; at least `least` of them, 0..1, are common in every text of `enough` of them."""
+    """Characters of one script.
+
+    In every text of `enough` of them, the share of common ones is above that of rare ones by at least `least`, 0..1.
+    """
 
     name: str
     letters: str  # as a class of a regular expression
     common: frozenset[str]
     least: float
     enough: int = MIN_LETTERS
+    rare: frozenset[str] = frozenset()
     run: int = 1  # letters in a row that count: fewer are symbols
 
-    def found(self, words: Sequence[str], chars: Mapping[str, int]) -> Counter[str]:
-        """How often each of the script's letters is in the words, without accents and in small letters."""
-        letter = re.compile(f"[{self.letters}]")
-        counts = {char: count for char, count in chars.items() if letter.match(char)}
-        if self.run > 1 and sum(counts.values()) >= self.enough:
-            runs = re.compile(f"[{self.letters}]{{{self.run},}}")
-            counts = Counter("".join(run for word in words for run in runs.findall(word)))
-        letters = Counter[str]()
-        for char, count in counts.items():
-            letters[_plain(char)] += count
-        return letters
 
-
-LATIN = Script("Latin", "A-Za-z\u00c0-\u024f\u1e00-\u1eff", frozenset("eaintors"), 0.45)
-OTHERS = (
-    Script("Cyrillic", "\u0400-\u052f", frozenset("аеиностр"), 0.4, run=3),
-    Script("Greek", "\u0370-\u03ff\u1f00-\u1fff", frozenset("αοιετσςν"), 0.45, run=3),
-    Script("Arabic", "\u0620-\u064a\u066e-\u06d5\ufb50-\ufdff\ufe70-\ufefc", frozenset("اليمنورتهدبیکىے"), 0.5, run=2),
+ARABIC = "\u0620-\u064a\u066e-\u06d5\ufb50-\ufdff\ufe70-\ufefc"
+SCRIPTS = (
+    Script("Latin", "A-Za-z\u00c0-\u024f\u1e00-\u1eff", frozenset("eaintors"), 0.45, run=3),
+    Script("Cyrillic", "\u0400-\u052f", frozenset("аеиностр"), 0.35, rare=frozenset("фщъцюшжч"), run=3),
+    Script("Greek", "\u0370-\u03ff\u1f00-\u1fff", frozenset("αοιετσςν"), 0.42, rare=frozenset("ξψζφβχθ"), run=3),
+    Script("Arabic", ARABIC, frozenset("اليمنورتهدبیکىے"), 0.45, rare=frozenset("ظغثذضطءصخ"), run=2),
     Script(
         "Chinese or Japanese",
         "\u3041-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff",
@@ -82,22 +75,35 @@ def unlikely_letters(words: Sequence[str], chars: Mapping[str, int]) -> str:
         words: of a page.
         chars: how often each character is in them.
     """
-    foreign = any(char > "\u007f" for char in chars)
     total = sum(chars.values())
-    upper = sum(count for char, count in chars.items() if "\u00a1" <= char <= "\u00ff") if foreign else 0
+    upper = sum(count for char, count in chars.items() if "\u00a1" <= char <= "\u00ff")
     if total >= MIN_CHARACTERS and upper > MAX_UPPER_LATIN * total:
         return f"{upper} of {total} characters are of the upper half of Latin-1"
-    for script in (LATIN, *(OTHERS if foreign else ())):
-        found = script.found(words, chars)
-        common, letters = sum(found[c] for c in script.common), found.total()
-        if letters >= script.enough and common < script.least * letters:
-            return f"{common} of {letters} {script.name} letters are common ones"
+    for script, found in _by_script(chars).items():
+        if script.run > 1 and found.total() >= script.enough:
+            runs = re.findall(f"[{script.letters}]{{{script.run},}}", " ".join(words))
+            found = _by_script(Counter("".join(runs))).get(script, Counter())
+        common, rare = (sum(found[c] for c in some) for some in (script.common, script.rare))
+        if found.total() >= script.enough and common - rare < script.least * found.total():
+            return f"{common} of {found.total()} {script.name} letters are common ones"
     return ""
 
 
+def _by_script(chars: Mapping[str, int]) -> dict[Script, Counter[str]]:
+    """How often each letter of each script is among the characters."""
+    found: dict[Script, Counter[str]] = {}
+    for char, count in chars.items():
+        script, letter = _letter(char)
+        if script is not None:
+            found.setdefault(script, Counter())[letter] += count
+    return found
+
+
 @functools.lru_cache(maxsize=8192)
-def _plain(char: str) -> str:
-    """A letter small, without its accents and in its isolated form. Syllables of Korean and kana stay whole."""
-    if "\uac00" <= char <= "\ud7a3" or "\u3041" <= char <= "\u30ff":
-        return char
-    return unicodedata.normalize("NFKD", char)[0].lower()
+def _letter(char: str) -> tuple[Script | None, str]:
+    """The script of a letter, and the letter small and without its accents; of other scripts, in its isolated form."""
+    script = next((s for s in SCRIPTS if re.match(f"[{s.letters}]", char)), None)
+    plain = unicodedata.normalize("NFKC", char)[0]
+    if "\u0600" <= plain < "\u1e00" or plain >= "\u2000":
+        return script, plain
+    return script, unicodedata.normalize("NFD", plain)[0].lower()

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpus.ink import LONG_SIDE, is_unseen, unread_chars
-from corpus.letters import unlikely_letters
 from corpus.layout import Line, PageLayout, Painting, Word, center, contains, image_share
+from corpus.letters import unlikely_letters
 from corpus.records import Box
 
 T = TypeVar("T", Word, Line)
