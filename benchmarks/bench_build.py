@@ -25,7 +25,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ from corpus.config import ParseSettings, RenderSettings
 from corpus.language import detect_language
 from corpus.ocr import RapidOcr
 from corpus.page_images import image_hash
-from corpus.parse import image_share, read_layout, thumbnail, wants_image
+from corpus.parse import PageView, read_layout, thumbnail, wants_image
 from corpus.records import Page, PageGrid
 from corpus.render import VERSION, encode, open_pdf, pymupdf, render
 from corpus.rundir import available_cores
@@ -99,7 +98,7 @@ def _shards(
 
 def _checked_page(page: Any, index: int) -> Page:
     """A page with a text layer as `corpus.parse` reads it, without the layout model."""
-    layout, verdict = examine(read_layout(page, use_model=False), partial(image_share, page))
+    layout, verdict = examine(read_layout(page, use_model=False), PageView(page))
     wanted = wants_image(ParseSettings(), verdict == SOUND, layout, "")
     return Page(
         doc_id="",

@@ -27,7 +27,6 @@ import time
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +35,9 @@ from PIL import Image
 from rapidfuzz.distance import Levenshtein
 
 from corpus.config import OcrSettings
+from corpus.layout import image_share
 from corpus.ocr import OcrLine, load_engine, mean_confidence
-from corpus.parse import image_share, read_layout
+from corpus.parse import PageView, read_layout
 from corpus.records import Box, PageGrid
 from corpus.render import VERSION, open_pdf, render
 from corpus.rundir import available_cores
@@ -103,8 +103,9 @@ def sheets(file: Path, count: int, dpi: int) -> Iterator[Sheet]:
         suitable = []
         for index in range(pdf.page_count):
             page = pdf[index]
-            layout, verdict = examine(read_layout(page, use_model=False), partial(image_share, page))
-            enough = sum(len(w.text) for w in layout.words) >= MIN_CHARS and image_share(page) <= MAX_PICTURES
+            layout, verdict = examine(read_layout(page, use_model=False), PageView(page))
+            pictures = image_share(PageView(page).painting(), layout)
+            enough = sum(len(w.text) for w in layout.words) >= MIN_CHARS and pictures <= MAX_PICTURES
             if enough and verdict == SOUND:
                 suitable.append(index)
         for index in suitable[len(suitable) // (2 * count) :: max(1, len(suitable) // count)][:count]:

@@ -16,7 +16,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -258,14 +257,14 @@ def fingerprint_pdf(job: FingerprintJob, progress: Callable[[int], None]) -> Ben
 
 
 def _pages(file: Path, name: str, progress: Callable[[int], None]) -> Iterable[BenchmarkPage]:
-    from corpus.parse import image_share, read_layout, thumbnail
+    from corpus.parse import PageView, read_layout, thumbnail
     from corpus.render import count_pages, open_pdf
 
     num_pages = count_pages(file)
     with open_pdf(file) as pdf:
         for index in range(num_pages):
             try:
-                layout, verdict = examine(read_layout(pdf[index], use_model=False), partial(image_share, pdf[index]))
+                layout, verdict = examine(read_layout(pdf[index], use_model=False), PageView(pdf[index]))
                 words = word_hashes(run_hashes([w for b in layer_blocks(layout) for w in words_of(b.text)]))
                 images = crop_hashes(thumbnail(pdf[index]), uneven=not words or verdict != SOUND)
             except Exception:  # PyMuPDF raises what it likes; a page that does not open shows nothing to recognise

@@ -75,6 +75,7 @@ def _print_run(out: Console, found: Mapping[str, Any]) -> None:
     out.print(
         f"pages      {pages['in']:,} in, {pages['in_windows']:,} in windows, {pages['ocr']:,} read by OCR{doubtful}"
     )
+    _print_counts(out, pages["text"], "text from")
     _print_counts(out, pages["left_out"], "left out")
     for f in found["short"]:
         kept = f"{f['num_kept']:,} of {f['num_lines']:,} lines kept, {f['num_images']:,} images"
@@ -185,6 +186,8 @@ def print_sample(found: Mapping[str, Any]) -> None:
     out.print("\n[bold]pages[/]")
     _print_counts(out, dict(sizes.most_common()), "")
     for p in found["pages"]:
+        if p["text_source"] != "layer" or p["text_reason"] not in ("", "sound"):
+            out.print(f"  page {p['page']}: text from {p['text_source']}, {p['text_reason']}")
         if p["low_confidence"]:
             out.print(f"  page {p['page']} was read with low confidence: {p['ocr_confidence']:.2f}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -90,6 +91,7 @@ def describe_run(run: Path) -> dict[str, Any]:
             "left_out": dict(left_out.most_common()),
             "ocr": sum(e.ocr_pages for e in ledger),
             "low_confidence": _low_confidence_pages(run, low_confidence(about)),
+            "text": _text_counts(run),
         },
         "windows": {"count": len(windows), "pages": histogram(windows.values(), PAGE_EDGES)},
         "samples": {
@@ -170,6 +172,16 @@ def _low_confidence_pages(run: Path, limit: float) -> int:
             doubtful = [("text_source", "=", "ocr"), ("ocr_confidence", "<", limit)]
             count += read_table(file, columns=["index"], filters=doubtful).num_rows
     return count
+
+
+def _text_counts(run: Path) -> dict[str, int]:
+    """Pages by the source of their text and the kind of reason for it, most frequent first."""
+    counts: Counter[str] = Counter()
+    for file in run.glob("pages/p*.parquet"):
+        for p in read_table(file, columns=["text_source", "text_reason"]).to_pylist():
+            kind = re.split(r"[:,]|-of-\d+-characters", p["text_reason"])[0]
+            counts[f"{p['text_source']}: {kind}" if kind else p["text_source"]] += 1
+    return dict(counts.most_common())
 
 
 def _sample_columns(file: Path) -> dict[str, list[Any]]:
@@ -337,6 +349,7 @@ def _window(path: Path, about: dict[str, Any], sample: Sample) -> dict[str, Any]
         {
             "page": p.index + 1,
             "text_source": p.text_source,
+            "text_reason": p.text_reason,
             "ocr_confidence": p.ocr_confidence,
             "low_confidence": p.text_source == "ocr" and p.ocr_confidence < low_confidence(about),
             "height": g.height,

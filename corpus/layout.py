@@ -28,6 +28,7 @@ class Line:
     size: float  # points, of the largest span
     bold: bool  # every span is bold
     hidden: bool = False  # every span is drawn invisibly: neither filled nor stroked, or fully transparent
+    pale: bool = False  # every span is of a light colour, which a light background swallows
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,34 @@ class PageLayout:
     lines: tuple[Line, ...]
     regions: tuple[Region, ...]  # () where the layout model saw nothing or was not asked
     rules: tuple[Box, ...]  # thin horizontal strokes, read only where the page has a table region
+
+
+@dataclass(frozen=True, slots=True)
+class PaintedImage:
+    """An image on a page, as far as its clips let it show."""
+
+    order: int  # among the page's operations
+    box: Box
+    covers: bool  # hides what was painted before: no mask, no transparency, no blending
+
+
+@dataclass(frozen=True, slots=True)
+class Painting:
+    """What a page paints, in the space of its layout."""
+
+    texts: tuple[tuple[int, Box], ...]  # order and place of each run of text
+    images: tuple[PaintedImage, ...]
+    num_shapes: int  # filled or stroked
+
+
+def image_share(painting: Painting, layout: PageLayout) -> float:
+    """Share of the page's area that images cover, 0..1; above 1 where they overlap."""
+    return sum(area(image.box) for image in painting.images) / (layout.width * layout.height)
+
+
+def area(box: Box) -> float:
+    """Square points; 0 for a box that is empty or inside out."""
+    return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
 
 
 def center(box: Box) -> tuple[float, float]:

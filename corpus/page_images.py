@@ -30,9 +30,9 @@ SIDES = ((0.0, 0.0), (0.05, 0.05), (0.1, 0.1), (0.05, 0.1), (0.1, 0.05))
 UNEVEN_CROPS = tuple((left, top, right, bottom) for left, right in SIDES for top, bottom in SIDES)
 
 
-def raster_size(width: float, height: float) -> tuple[int, int]:
+def raster_size(width: float, height: float, long_side: int = LONG_SIDE) -> tuple[int, int]:
     """Pixels (width, height) of the raster to hash, for a page of these points."""
-    scale = LONG_SIDE / max(width, height)
+    scale = long_side / max(width, height)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 

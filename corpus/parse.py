@@ -10,33 +10,37 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from corpus.blocks import layer_blocks, ocr_blocks
 from corpus.config import DEFAULT_STORAGE, OcrSettings, ParseSettings, StorageSettings
 from corpus.errors import DocumentError
 from corpus.fetch import local_copy
-from corpus.layout import Line, PageLayout, Region, Word
+from corpus.ink import LONG_SIDE
+from corpus.layout import Line, PageLayout, Painting, Region, Word
 from corpus.ocr import OcrLine, load_engine, mean_confidence
+from corpus.page_images import LONG_SIDE as HASHED_SIDE
 from corpus.page_images import image_hash, raster_size
-from corpus.records import Block, Box, Document, Page, PageGrid
+from corpus.paint import painting
+from corpus.records import Block, Box, Document, Page, PageGrid, is_sound_layer
 from corpus.render import first_line, open_pdf, pymupdf, render
 from corpus.sections import Bookmark, with_sections
 from corpus.store import read_records, write_records
 from corpus.structure import with_structure
 from corpus.tables import strict_tables
-from corpus.text_layer import Verdict, examine
+from corpus.text_layer import SOUND, Verdict, examine
 from corpus.vision_tokens import MAX_ASPECT_RATIO, natural_size
 from corpus.workers import return_freed_memory
 
-STAGE_VERSION = 3  # raise it when the same input should be parsed anew
+STAGE_VERSION = 4  # raise it when the same input should be parsed anew
 MIN_GAIN = 2  # times the text of a sparse layer that OCR must find to be taken instead
 MAX_OCR_PIXELS = 12_845_056
+PALE = 160  # lightness, 0..255, from which text may vanish on paper
 MIN_IDENTIFYING_WORDS = 64  # a crop may cut some of them
 
 
@@ -134,9 +138,7 @@ def _parse_page(pdf: Any, index: int, doc_id: str, parse: ParseSettings, ocr: Oc
     if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
         problem = f"aspect-ratio: {width:g} x {height:g} pt exceeds {MAX_ASPECT_RATIO}:1"
     try:
-        layout, verdict = examine(
-            read_layout(page, use_model=parse.layout == "model"), partial(image_share, pdf[index])
-        )
+        layout, verdict = examine(read_layout(page, use_model=parse.layout == "model"), PageView(pdf[index]))
     except Exception as e:  # a fault of this page's content must not cost the document
         layout = PageLayout(width, height, (), (), (), ())
         verdict = Verdict("ocr", f"unreadable-text-layer: {first_line(e)}")
@@ -145,7 +147,7 @@ def _parse_page(pdf: Any, index: int, doc_id: str, parse: ParseSettings, ocr: Oc
         source, reason, blocks, confidence = _unread(verdict, blocks, problem or "ocr.engine is none")
     elif source != "layer":
         source, reason, blocks, confidence = _choose(verdict, blocks, *_read_by_ocr(pdf[index], ocr, reason))
-    sound = source == "layer" and not reason
+    sound = is_sound_layer(source, reason)
     return Page(
         doc_id=doc_id,
         index=index,
@@ -167,9 +169,9 @@ def wants_image(parse: ParseSettings, sound: bool, layout: PageLayout, problem: 
     return not problem and (parse.image_hashes == "all" or not sound or len(layout.words) < MIN_IDENTIFYING_WORDS)
 
 
-def thumbnail(page: Any) -> Image.Image:
-    """The page in grey and small, as its picture is hashed; a white one where it cannot be rendered."""
-    width, height = raster_size(page.rect.width, page.rect.height)
+def thumbnail(page: Any, long_side: int = HASHED_SIDE) -> Image.Image:
+    """The page in grey and small, by default as its picture is hashed; a white one where it cannot be rendered."""
+    width, height = raster_size(page.rect.width, page.rect.height, long_side)
     try:
         return render(page, PageGrid(height=height, width=width)).convert("L")
     except DocumentError:  # said where the page is rendered for a shard
@@ -190,10 +192,15 @@ def _choose(
     verdict: Verdict, layer: tuple[Block, ...], source: str, reason: str, read: tuple[Block, ...], confidence: float
 ) -> Text:
     """What OCR read, unless the layer might do and OCR found little more (a photo with a caption)."""
-    letters = [sum(len(b.text) for b in blocks) for blocks in (layer, read)]
-    if verdict.source == "better" and letters[1] < MIN_GAIN * letters[0]:
-        return "layer", "", layer, 1.0
+    if verdict.source == "better" and not _says_more("".join(b.text for b in read), "".join(b.text for b in layer)):
+        return "layer", f"{SOUND.reason}: OCR read no more ({verdict.reason})", layer, 1.0
     return source, reason, read, confidence
+
+
+def _says_more(read: str, layer: str) -> bool:
+    """True for `MIN_GAIN` times the text, or for letters where the layer has something else."""
+    letters = [sum(map(str.isalpha, text)) for text in (read, layer)]
+    return len(read) >= MIN_GAIN * len(layer) or letters[0] > letters[1] + len(layer) / 2
 
 
 def _unreadable(doc_id: str, index: int, problem: str) -> Page:
@@ -209,11 +216,20 @@ def _unreadable(doc_id: str, index: int, problem: str) -> Page:
     )
 
 
-def image_share(page: Any) -> float:
-    """Share of the page's area that images cover, 0..1; above 1 where they overlap."""
-    area = abs(page.rect.width * page.rect.height)
-    seen = (pymupdf.Rect(i["bbox"]) & page.rect for i in page.get_image_info())
-    return float(sum(r.width * r.height for r in seen if not r.is_empty) / area)
+class PageView:
+    """A page for `corpus.text_layer.examine` to look at."""
+
+    def __init__(self, page: Any) -> None:
+        self._page = page
+
+    def has_images(self) -> bool:
+        return bool(self._page.get_images())
+
+    def painting(self) -> Painting:
+        return painting(self._page)
+
+    def grey(self) -> NDArray[np.uint8]:
+        return np.asarray(thumbnail(self._page, LONG_SIDE))
 
 
 def _read_by_ocr(page: Any, ocr: OcrSettings, reason: str) -> Text:
@@ -312,7 +328,8 @@ def _lines(text: Any) -> tuple[Line, ...]:
             if not spans or not text:
                 continue
             bold = all(s["flags"] & pymupdf.TEXT_FONT_BOLD or "bold" in s["font"].lower() for s in spans)
-            found.append(Line(tuple(line["bbox"]), text, max(s["size"] for s in spans), bold, _is_hidden(spans)))
+            size, pale = max(s["size"] for s in spans), all(_lightness(s["color"]) > PALE for s in spans)
+            found.append(Line(tuple(line["bbox"]), text, size, bold, _is_hidden(spans), pale))
     return tuple(found)
 
 
@@ -320,6 +337,11 @@ def _is_hidden(spans: list[dict[str, Any]]) -> bool:
     """No span leaves a mark: text render mode 3, or no opacity."""
     painted = pymupdf.mupdf.FZ_STEXT_FILLED | pymupdf.mupdf.FZ_STEXT_STROKED
     return all(not s["char_flags"] & painted or s["alpha"] == 0 for s in spans)
+
+
+def _lightness(rgb: int) -> float:
+    """0 for black to 255 for white, by what the eye makes of red, green and blue."""
+    return 0.299 * (rgb >> 16 & 255) + 0.587 * (rgb >> 8 & 255) + 0.114 * (rgb & 255)
 
 
 def _rules(page: Any) -> tuple[Box, ...]:

@@ -134,9 +134,14 @@ class SectionStart:
     source: str
 
 
+def is_sound_layer(source: str, reason: str) -> bool:
+    """True for a text layer that may be believed. Runs made before sound pages said so have '' for a reason."""
+    return source == "layer" and reason.partition(":")[0] in ("", "sound")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """One parsed page. `text_source`: layer, ocr or none; `text_reason` says why."""
+    """One parsed page. `text_source`: layer, ocr or none; `text_reason` says why, as "sound" or "slug: detail"."""
 
     doc_id: str
     index: int  # 0-based
@@ -151,6 +156,11 @@ class Page:
     sections: tuple[SectionStart, ...] = ()  # those that start on this page
     problem: str = ""  # why this page cannot be rendered; '' where it can
     image_hash: str = ""  # of `corpus.page_images`; '' where the page is recognised by its words, or nearly blank
+
+    @property
+    def has_sound_layer(self) -> bool:
+        """True where the text is the page's own and was found sound."""
+        return is_sound_layer(self.text_source, self.text_reason)
 
     @property
     def text(self) -> str:

@@ -90,7 +90,7 @@ def sketch_partition(job: SketchJob, progress: Callable[[int], None]) -> None:
         signatures.append(
             Signature(
                 doc_id=doc_id,
-                num_layer_pages=sum(p.text_source == "layer" and not p.text_reason for p in of_document),
+                num_layer_pages=sum(p.has_sound_layer for p in of_document),
                 minhash=minhash_of(r for r in runs if len(r) >= MIN_RUNS),
                 images="".join([s.image for s in own if s.image][:SIGNATURE_IMAGES]),
                 language=detect_language([p.text for p in of_document]),

@@ -15,9 +15,14 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from corpus.layout import Line, PageLayout, Word, center, contains
+import numpy as np
+from numpy.typing import NDArray
+
+from corpus.ink import LONG_SIDE, is_unseen, unread_chars
+from corpus.layout import Line, PageLayout, Painting, Word, center, contains, image_share
+from corpus.letters import unlikely_letters
 from corpus.records import Box
 
 T = TypeVar("T", Word, Line)
@@ -26,15 +31,19 @@ MIN_CHARS = 16  # fewer visible characters are no usable text layer
 MAX_UNMAPPED = 0.1  # share of characters without a meaning
 MIN_WORDS = 20  # of a kind, before a share of them says anything
 MAX_MIXED = 0.2  # share of words that mix scripts within a word
-MIN_LETTERS = 200  # of Latin script, before their frequencies say anything
-COMMON = frozenset("eaintors")  # two thirds of a text in any language of Latin script, 8 of 26 in gibberish
-MIN_COMMON = 0.45
 MIN_ALPHANUMERIC = 0.4  # share of letters and digits among visible characters, leaders and rules aside
+MIN_DIGITS = 200  # characters of a page without letters, before it is in doubt
+ONLY_DIGITS = 0.8  # share of digits on such a page
 MIN_SWAPPED = 0.3  # share of characters that are a Latin letter with its two bytes swapped
 MAX_TWICE_DECODED = 0.02  # per character
 MAX_COLLIDING = 0.3  # share of characters in lines that are printed across other lines
 PAGE_IMAGE = 0.7  # of the page's area: images this large may be a scan of the whole page
 SPARSE_CHARS = 300  # on a page under such an image: a stamp or a running title rather than the page's text
+FEW_CHARS = 1_000  # with more, the layer holds at least a third of a page of print
+SOME_IMAGE = 0.25  # of the page's area: images this large may hold text
+MANY_SHAPES = 50  # may be letters as outlines
+MIN_UNREAD = 100  # characters outside the layer, estimated
+MAX_UNREAD = 1.0  # per character of the layer: OCR then reads twice as much
 
 CID = re.compile(r"\(cid:\d+\)")
 TWICE_DECODED = re.compile("[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac|\u00ef\u00bf\u00bd")
@@ -46,33 +55,88 @@ LEADERS = re.compile(r"[.\-_=*~\u00b7\u2013\u2014\u2022\u2026\u2500-\u257f]")
 class Verdict:
     """Where the page's text should come from.
 
-    `source`: layer, ocr, or better (read the page by OCR and take what says more). `reason`: '' for a sound layer.
+    `source`: layer, ocr, or better (read the page by OCR and take what says more).
     """
 
     source: str
-    reason: str = ""
+    reason: str
 
 
-SOUND = Verdict("layer")
+SOUND = Verdict("layer", "sound")
 
 
-def examine(layout: PageLayout, image_share: Callable[[], float]) -> tuple[PageLayout, Verdict]:
+class View(Protocol):
+    """A page to be looked at. Each question takes longer than the one before: 0.2, 2 and 10 ms a page."""
+
+    def has_images(self) -> bool:
+        """True where the page can show images."""
+        ...
+
+    def painting(self) -> Painting:
+        """What the page paints, in the space of its layout."""
+        ...
+
+    def grey(self) -> NDArray[np.uint8]:
+        """A picture of the page, its longer side `corpus.ink.LONG_SIDE` pixels: [height, width]."""
+        ...
+
+
+def examine(layout: PageLayout, view: View) -> tuple[PageLayout, Verdict]:
     """What the page shows of its text layer, and whether that may be used.
 
     Args:
         layout: everything the layer holds.
-        image_share: gives the share of the page's area that images cover, 0..1 (above 1 where they overlap); asked
-            only of pages with little text, since finding the images takes as long as reading the words.
+        view: the page, looked at only where its text is pale, under images, or little.
     """
+    layout = _without_pale(layout, view)
+    if layout.lines and view.has_images():
+        layout = _without_covered(layout, view.painting())
     hidden = sum(len(line.text) for line in layout.lines if line.hidden)
     shown = sum(len(line.text) for line in layout.lines) - hidden
     if hidden > shown:
         return layout, Verdict("ocr", f"invisible-text-layer: {hidden} of {hidden + shown} characters")
     layout = _visible(layout)
-    return layout, _verdict(layout, image_share)
+    verdict = judge(layout)
+    if verdict == SOUND and sum(len(w.text) for w in layout.words) < FEW_CHARS:
+        verdict = _against_picture(layout, view)
+    return layout, verdict
 
 
-def _verdict(layout: PageLayout, image_share: Callable[[], float]) -> Verdict:
+def _without_pale(layout: PageLayout, view: View) -> PageLayout:
+    """The layout with pale lines marked hidden where the page shows one shade only."""
+    pale = [line for line in layout.lines if line.pale and not line.hidden]
+    if sum(len(line.text) for line in pale) < MIN_CHARS:
+        return layout
+    grey, scale = view.grey(), LONG_SIDE / max(layout.width, layout.height)
+    unseen = {id(line) for line in pale if is_unseen(grey, _scaled(line.box, scale))}
+    return _hiding(layout, unseen)
+
+
+def _without_covered(layout: PageLayout, painting: Painting) -> PageLayout:
+    """The layout with lines marked hidden that an opaque image covers and no later run of text repeats."""
+    first = min((order for order, _ in painting.texts), default=0)
+    covers = [image for image in painting.images if image.covers and image.order > first]
+    covered = set()
+    for line in layout.lines if covers else ():
+        middle = center(line.box)
+        last = max((image.order for image in covers if contains(image.box, middle)), default=0)
+        if last and last > max((order for order, box in painting.texts if contains(box, middle)), default=last):
+            covered.add(id(line))
+    return _hiding(layout, covered)
+
+
+def _hiding(layout: PageLayout, ids: set[int]) -> PageLayout:
+    if not ids:
+        return layout
+    return replace(layout, lines=tuple(replace(x, hidden=x.hidden or id(x) in ids) for x in layout.lines))
+
+
+def _scaled(box: Box, scale: float) -> Box:
+    return box[0] * scale, box[1] * scale, box[2] * scale, box[3] * scale
+
+
+def judge(layout: PageLayout) -> Verdict:
+    """What the words and lines alone say of a layer, of which everything is shown."""
     words = [w.text for w in layout.words]
     text = "".join(words)
     if len(text) < MIN_CHARS:
@@ -83,8 +147,23 @@ def _verdict(layout: PageLayout, image_share: Callable[[], float]) -> Verdict:
     colliding, printed = _colliding(layout.lines), sum(len(line.text) for line in layout.lines)
     if len(layout.words) >= MIN_WORDS and colliding > MAX_COLLIDING * printed:
         return Verdict("ocr", f"overlapping-text: {colliding} of {printed} characters are printed across others")
-    if len(text) < SPARSE_CHARS and image_share() > PAGE_IMAGE:
-        return Verdict("better", f"sparse-text-over-image: {len(text)} characters")
+    digits, letters = sum(map(str.isdigit, text)), sum(map(str.isalpha, text))
+    if len(text) >= MIN_DIGITS and digits > ONLY_DIGITS * len(text) and letters < 0.01 * len(text):
+        return Verdict("better", f"no-letters: {digits} of {len(text)} characters are digits")
+    return SOUND
+
+
+def _against_picture(layout: PageLayout, view: View) -> Verdict:
+    """Whether a page with little text shows more than its layer holds: a scan with a stamp, or text as outlines."""
+    chars, painting = sum(len(w.text) for w in layout.words), view.painting()
+    share = image_share(painting, layout)
+    if chars < SPARSE_CHARS and share > PAGE_IMAGE:
+        return Verdict("better", f"sparse-text-over-image: {chars} characters")
+    if share > SOME_IMAGE or painting.num_shapes > MANY_SHAPES:
+        scale = LONG_SIDE / max(layout.width, layout.height)
+        unread = unread_chars(view.grey(), [_scaled(line.box, scale) for line in layout.lines])
+        if unread > max(MIN_UNREAD, MAX_UNREAD * chars):
+            return Verdict("better", f"text-outside-layer: about {unread} characters beside {chars}")
     return SOUND
 
 
@@ -111,15 +190,7 @@ def garbled(words: Sequence[str]) -> str:
     named = _count(chars, lambda c: c.isalnum() or unicodedata.category(c)[0] == "M")
     if body >= 5 * MIN_WORDS and named < MIN_ALPHANUMERIC * body:
         return f"{named} of {body} characters are letters or digits"
-    latin = Counter[str]()
-    for char, count in chars.items():
-        letter = char.lower() if char.isascii() else unicodedata.normalize("NFD", char)[0].lower()
-        if "a" <= letter <= "z":
-            latin[letter] += count
-    common = sum(latin[c] for c in COMMON)
-    if latin.total() >= MIN_LETTERS and common < MIN_COMMON * latin.total():
-        return f"{common} of {latin.total()} Latin letters are common ones"
-    return ""
+    return unlikely_letters(words, {char: count for char, count in chars.items() if not LEADERS.match(char)})
 
 
 def _count(chars: Mapping[str, int], test: Callable[[str], object]) -> int:

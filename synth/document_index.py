@@ -152,7 +152,7 @@ class DocumentIndex:
     def __init__(self, pages: Sequence[Page], sections: Sequence[Section]) -> None:
         self.pages = {p.index: p for p in pages}
         self.sections = tuple(sections)
-        self._sound = [p for p in pages if p.text_source == "layer" and not p.text_reason]
+        self._sound = [p for p in pages if p.has_sound_layer]
         self._text = "\n".join(key_of(p.text) for p in pages)
         self._contents = _contents_pages(self._sound)
         self._lines = _line_counts(pages, key_of)

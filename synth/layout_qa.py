@@ -184,7 +184,7 @@ def _transcribable(page: Page | None, settings: SynthSettings) -> bool:
         return False
     if page.text_source == "ocr":
         return all(b.confidence >= settings.ocr_min_confidence for b in page.blocks if b.text)
-    return page.text_source == "layer" and not page.text_reason and not STRAY_ACCENT.search(page.text)
+    return page.has_sound_layer and not STRAY_ACCENT.search(page.text)
 
 
 def _transcript(page: Page) -> str:

@@ -99,7 +99,7 @@ def test_the_command_line_imports_the_others_inside_functions() -> None:
 def test_pymupdf_is_imported_in_one_place() -> None:
     assert [file for file in FILES if top_level(imports_of(file)) & {"pymupdf", "fitz"}] == ["corpus/render.py"]
     users = {file for file in FILES if "corpus.render.pymupdf" in imports_of(file)}
-    assert users == {"corpus/parse.py", "corpus/doctor.py"}
+    assert users == {"corpus/parse.py", "corpus/paint.py", "corpus/doctor.py"}
 
 
 def test_records_load_the_standard_library_alone() -> None:

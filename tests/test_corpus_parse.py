@@ -91,7 +91,7 @@ def test_pages_with_a_text_layer_are_read_from_it(make_pdf: MakePdf) -> None:
     file = make_pdf(pages=3, text="The first line of page {page}.\nIts second line.")
     pages = parsed(file)
     assert [p.index for p in pages] == [0, 1, 2]
-    assert [(p.text_source, p.text_reason, p.problem) for p in pages] == [("layer", "", "")] * 3
+    assert [(p.text_source, p.text_reason, p.problem) for p in pages] == [("layer", "sound", "")] * 3
     assert pages[1].text == "The first line of page 2.\nIts second line."
     assert {p.doc_id for p in pages} == {file_sha256(file)[:16]}
     assert (pages[0].width, pages[0].height, pages[0].rotation) == (612.0, 792.0, 0)
@@ -134,7 +134,7 @@ def test_bookmarks_and_headings_become_sections(make_pdf: MakePdf) -> None:
 
 def test_a_blank_page_is_no_mystery(make_pdf: MakePdf, engine: FakeEngine) -> None:
     pages = parsed(make_pdf(text=["Some words on the first page", ""]), FONTS, OcrSettings())
-    assert [(p.text_source, p.text_reason) for p in pages] == [("layer", ""), ("none", "blank-page")]
+    assert [(p.text_source, p.text_reason) for p in pages] == [("layer", "sound"), ("none", "blank-page")]
     assert pages[1].blocks == ()
     assert engine.shapes == []
 
@@ -306,7 +306,7 @@ def test_text_that_is_not_shown_is_left_out(tmp_path: Path) -> None:
         canvas.drawString(72.3, 700, f"{LINE} 0")  # bold by printing twice
 
     (page,) = parsed(drawn(tmp_path / "page.pdf", draw))
-    assert (page.text_source, page.text_reason) == ("layer", "")
+    assert (page.text_source, page.text_reason) == ("layer", "sound")
     assert page.text.split("\n") == [f"{LINE} {i}" for i in range(6)]
 
 
@@ -332,7 +332,8 @@ def test_a_stamp_on_a_scan_is_not_taken_for_its_text(tmp_path: Path, engine: Fak
     canvas.showPage()
     canvas.save()
     (page,) = parsed(tmp_path / "page.pdf", FONTS, OcrSettings())
-    assert (page.text_source, page.text, page.text_reason) == ("layer", "Exhibit 12, page 3 of 50", "")  # OCR saw less
+    assert (page.text_source, page.text, page.has_sound_layer) == ("layer", "Exhibit 12, page 3 of 50", True)
+    assert page.text_reason == "sound: OCR read no more (sparse-text-over-image: 19 characters)"
     engine.text = "Read from the picture, which says much more than its stamp"
     (page,) = parsed(tmp_path / "page.pdf", FONTS, OcrSettings())
     assert (page.text_source, page.text) == ("ocr", engine.text)
