@@ -13,9 +13,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import fakes
@@ -403,11 +402,16 @@ def test_another_server_may_judge_what_our_vllm_writes(
 ) -> None:
     with FakeChat(answer) as writer, FakeChat(answer, model="judge-vl") as judge:
 
-        @contextmanager
-        def started(*_: Any, **__: Any) -> Iterator[SimpleNamespace]:
-            yield SimpleNamespace(base_url=writer.base_url, api_key="", model=writer.model, ensure_running=lambda: None)
+        class Started(nullcontext[None]):
+            base_url, api_key, model = writer.base_url, "", writer.model
 
-        monkeypatch.setattr(ask.vllm_server, "VllmServer", started)
+            def __init__(self, *_: Any, **__: Any) -> None:
+                super().__init__()
+
+            def ensure_running(self) -> None:
+                raise AssertionError("it is there")
+
+        monkeypatch.setattr(ask.vllm_server, "VllmServer", Started)
         where = f"synth.judge={{base_url: {judge.base_url}, model: judge-vl}}"
         build(library, tmp_path / "run", settings(writer, tmp_path / "cache", "synth.backend=vllm", where))
         assert gaps_of(tmp_path / "run") == []
