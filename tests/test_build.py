@@ -158,9 +158,13 @@ def test_pages_read_with_low_confidence_are_counted_and_named(
     assert describe_run(run)["pages"]["low_confidence"] == 1
     said = CliRunner().invoke(main, ["inspect", str(run)]).stdout
     assert "2 read by OCR (1 of them with low confidence)" in said
+    assert describe_run(run)["pages"]["text"]["ocr: text-layer"] == 2
+    assert "2 text from ocr: text-layer\n" in said and " text from layer: sound\n" in said
+    assert "ocr: text-layer" in (run / "report.html").read_text()
     assert "pages read by OCR, 1 of them with low confidence" in (run / "report.html").read_text()
     sample = next(s for s in read_records(run / "samples.parquet", Sample) if s.doc_id == pages[0].doc_id)
     said = CliRunner().invoke(main, ["inspect", str(run), "--sample", sample.sample_id]).stdout
+    assert "text from ocr, text-layer-of-0-characters\n" in said
     assert said.count(f"was read with low confidence: {low:.2f}") == 1
 
 
