@@ -141,7 +141,7 @@ def main() -> None:
         expected = bytes_of(calm)
         builds.started = 0
         began = time.monotonic()
-        pause_s = max(0.6, calm_s / 5)
+        pause_s = max(0.6, calm_s / 10)
         victims = disturb(builds, hit, expected, pause_s, args.kills, args.seed, args.only_workers)
         hit_s = time.monotonic() - began
         left = [str(f) for f in (*hit.rglob("*.tmp"), *scratch.iterdir())]
