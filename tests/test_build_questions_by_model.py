@@ -411,6 +411,9 @@ def test_another_server_may_judge_what_our_vllm_writes(
             def ensure_running(self) -> None:
                 raise AssertionError("it is there")
 
+            def note_answer(self) -> None:
+                """Nothing waits for it."""
+
         monkeypatch.setattr(ask.vllm_server, "VllmServer", Started)
         where = f"synth.judge={{base_url: {judge.base_url}, model: judge-vl}}"
         build(library, tmp_path / "run", settings(writer, tmp_path / "cache", "synth.backend=vllm", where))
