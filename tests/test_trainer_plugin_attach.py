@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +171,10 @@ def test_an_attempt_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
         ({"num_train_epochs": 2}, "num_train_epochs = 2, but the plan has 3 steps, .*; set it to 1"),
         ({"average_tokens_across_devices": False}, "average_tokens_across_devices = False.*; set it to True"),
         ({"train_sampling_strategy": "group_by_length"}, "the plan has grouped the rows; set it to sequential"),
-        ({"accelerator_config": AcceleratorConfig(dispatch_batches=True)}, "dispatch_batches and split_batches have no place here"),
+        (
+            {"accelerator_config": AcceleratorConfig(dispatch_batches=True)},
+            "dispatch_batches and split_batches have no place here",
+        ),
         ({"ignore_data_skip": True}, "resuming would repeat rows; set it to False"),
         ({"auto_find_batch_size": True}, "a batch is one row; set it to False"),
         ({"label_smoothing_factor": 0.1}, "the plugin computes the loss; set it to 0"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tiny_models import MEAN, STD, tiny_batch, tiny_document
+from tiny_models import IMAGE, MEAN, STD, TINY, tiny_batch, tiny_document
 from transformers import TrainingArguments
 
 from packing.plan import assign
@@ -22,10 +22,11 @@ Row = tuple[RowSample, ...]
 
 
 class MadeUpRows(RowDataset):
-    """Steps of rows as a plan would give them; the task of a sample is its number in the row. Remembers what was read."""
+    """Steps of rows as a plan would give them; a sample's task is its number in the row. Knows what was read."""
 
     def __init__(self, family: str, steps: Sequence[Sequence[Row]], mesh: Mesh, fingerprint: str = "f1") -> None:
-        self.family, self.steps, self.mesh, self.fingerprint = family, steps, mesh, fingerprint
+        self.family, self.image_token_id = TINY[family], IMAGE
+        self.steps, self.mesh, self.fingerprint = steps, mesh, fingerprint
         self.rows_per_step, self.num_steps = len(steps[0]), len(steps)
         self.micro_steps_per_step = self.rows_per_step // mesh.data_size
         self.plan_report = {"capacity": 100, "row_lengths": [50, 100]}
@@ -47,7 +48,7 @@ class MadeUpRows(RowDataset):
         self.read.append(i)
         step, row = self.places(i)
         samples = self.steps[step][row] or (tiny_document(0, [self.mesh.size]),)
-        return tiny_batch(samples, self.family, self.mesh, seed=10 * step + row)
+        return tiny_batch(samples, self.family.name, self.mesh, seed=10 * step + row)
 
 
 class TinyPlugin(LongContextPlugin):

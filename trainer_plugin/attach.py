@@ -26,7 +26,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -34,6 +34,7 @@ from accelerate.utils import DistributedType
 
 from corpus.config import DEFAULT_HARDWARE
 from corpus.errors import ConfigError
+from corpus.records import ModelPart
 from packing.cost import dims_from
 from trainer_plugin.attention import use_attention
 from trainer_plugin.callback import LongContextCallback, Probe, gathered, mean_losses
@@ -46,6 +47,8 @@ from trainer_plugin.vision import share_vision
 
 logger = logging.getLogger(__name__)
 
+Split = Literal["train", "validation"]
+
 
 class LongContextPlugin:
     """Trains Qwen2.5-VL or Qwen3-VL on the plan of a run, several ranks a row."""
@@ -56,7 +59,7 @@ class LongContextPlugin:
         run: str | Path,
         processor: Any,
         sequence_parallel_size: int = 1,
-        freeze: Sequence[str] = (),
+        freeze: Sequence[ModelPart] = (),
         rope_base: float | None = None,
         force_rope: bool = False,
         peak_tflops: float = DEFAULT_HARDWARE.peak_tflops,
@@ -78,7 +81,7 @@ class LongContextPlugin:
         self.rope_base, self.force_rope = rope_base, force_rope
         self.peak_tflops = peak_tflops
         self._mesh: Mesh | None = None
-        self._datasets: dict[str, RowDataset] = {}
+        self._datasets: dict[Split, RowDataset] = {}
         self._undo: contextlib.ExitStack | None = None
 
     @property
@@ -98,7 +101,7 @@ class LongContextPlugin:
             self._mesh = join(self.sequence_parallel_size)
         return self._mesh
 
-    def dataset(self, split: str = "train") -> RowDataset:
+    def dataset(self, split: Split = "train") -> RowDataset:
         """The rows of this process: "train" or "validation". For `eval_dataset`, where the Trainer demands one.
 
         Raises:
@@ -116,11 +119,10 @@ class LongContextPlugin:
         """
         if self._undo is not None:
             raise ConfigError("the plugin is attached already; detach() it first")
-        qwen_vl_of(trainer.model)
+        core = qwen_vl_of(trainer.model)
         check_trainer(trainer, self.mesh)
         train, validation = self.dataset(), self.dataset("validation")
-        check_steps(trainer.args, train)
-        core = qwen_vl_of(trainer.model)
+        check_plan(trainer.args, core, train)
         own = replace(family_of(core), patch=core.config.vision_config.patch_size)
         dims = replace(dims_from(core.config.to_dict(), own), frozen=self.freeze)
         images = self.processor.image_processor
@@ -136,8 +138,8 @@ class LongContextPlugin:
             )
             trainer.add_callback(callback)
             stack.callback(trainer.remove_callback, callback)
-            for name, value in _replacements(trainer, callback, train, validation).items():
-                stack.callback(_set(trainer, name, value))
+            for attribute, value in _replacements(trainer, callback, train, validation).items():
+                stack.callback(_set(trainer, attribute, value))
             change = extend_rope(
                 trainer.model,
                 max_positions=train.plan_report["capacity"],
@@ -167,7 +169,10 @@ def check_trainer(trainer: Any, mesh: Mesh) -> None:
     refused = (
         (mesh.size * mesh.data_size != args.world_size, alone),
         (args.n_gpu > 1, f"one process sees {args.n_gpu} GPUs; launch one for each with torchrun or accelerate"),
-        (trainer.model_wrapped is not trainer.model, "the model is wrapped already; attach before train() or evaluate()"),
+        (
+            trainer.model_wrapped is not trainer.model,
+            "the model is wrapped already; attach before train() or evaluate()",
+        ),
         (trainer.model_init is not None, "model_init makes another model at each train(); pass model"),
         (args.per_device_train_batch_size != 1, _should(args, "per_device_train_batch_size", 1, "a row is a batch")),
         (
@@ -219,12 +224,20 @@ def check_trainer(trainer: Any, mesh: Mesh) -> None:
             raise ConfigError(message)
 
 
-def check_steps(args: Any, dataset: RowDataset) -> None:
-    """Hold the settings against the plan.
+def check_plan(args: Any, core: Any, dataset: RowDataset) -> None:
+    """Hold settings and model against the plan.
 
     Raises:
-        ConfigError: another number of rows in a step, or more steps than the plan has.
+        ConfigError: a model of another family or vocabulary, another number of rows in a step, or more steps than the
+            plan has.
     """
+    if dataset.family.name != (name := family_of(core).name):
+        raise ConfigError(f"the run was built for {dataset.family.name}, this is {name}; build it with `model: {name}`")
+    if dataset.image_token_id != core.config.image_token_id:
+        raise ConfigError(
+            f"the processor's image token is {dataset.image_token_id}, the model's {core.config.image_token_id}; "
+            "pass the processor of this model"
+        )
     if args.gradient_accumulation_steps != dataset.micro_steps_per_step:
         ranks = dataset.rows_per_step // dataset.micro_steps_per_step
         reason = f"{dataset.rows_per_step} rows a step on {ranks} data-parallel ranks"
@@ -283,7 +296,8 @@ def _replacements(
 
     def compute_loss(model: Any, inputs: Any, *arguments: Any, **options: Any) -> Any:
         # A division made it a float, which mixed precision would round.
-        if torch.is_tensor(count := options.get("num_items_in_batch")):
+        count: Any = options.get("num_items_in_batch")
+        if torch.is_tensor(count):
             options["num_items_in_batch"] = count.round().long()
         return stock["compute_loss"](model, inputs, *arguments, **options)
 

@@ -166,7 +166,7 @@ class Probe:
         text, vision = self.core.model.language_model.layers, self.core.model.visual.blocks
         timed = [m for layer in text for m in (layer.self_attn, layer.mlp)]
         timed += [m for block in vision for m in (block.attn, block.mlp)]
-        handles = [self.core.register_forward_pre_hook(self._begin, with_kwargs=True)]
+        handles = [self.core.register_forward_pre_hook(self._begin_pass, with_kwargs=True)]
         handles += [module.register_forward_pre_hook(self._enter) for module in timed]
         handles += [module.register_forward_hook(self._leave) for module in timed]
 
@@ -201,17 +201,17 @@ class Probe:
             self.seen.seconds[-1] += sum(a.elapsed_time(b) / 1e3 if self.cuda else b - a for a, b in self._spans)
         self._spans.clear()
 
-    def _begin(self, module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+    def _begin_pass(self, _module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
         if (cu := kwargs.get("cu_seq_lens_q")) is not None:
             self.settle()
             self.cuda = cu.is_cuda
             self._ends, self._offset = cu[1:], self.mesh.rank * kwargs["input_ids"].shape[1]
             self.seen.seconds.append(0.0)
 
-    def _enter(self, module: Any, args: Any) -> None:
+    def _enter(self, module: Any, _args: Any) -> None:
         self._begun[module] = self._now()
 
-    def _leave(self, module: Any, args: Any, output: Any) -> None:
+    def _leave(self, module: Any, _args: Any, _output: Any) -> None:
         self._spans.append((self._begun[module], self._now()))
 
     def _now(self) -> Any:
@@ -260,7 +260,7 @@ class LongContextCallback(TrainerCallback):  # type: ignore[misc] # transformers
         logs, self.logs = self.logs, {}
         return logs
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         """Refuse to go on with another plan; begin to count."""
         saved = state.stateful_callbacks.get(STATE, {}).get("attributes", {}).get("fingerprint")
         if state.global_step and saved != self.dataset.fingerprint:
@@ -276,7 +276,7 @@ class LongContextCallback(TrainerCallback):  # type: ignore[misc] # transformers
             self.probe.core.disable_input_require_grads()
         self._begin()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(self, _args: Any, _state: Any, control: Any, **_: Any) -> None:
         """Count the step; if it will be logged, put together what all ranks saw."""
         self.steps += 1
         self.probe.settle()
@@ -284,12 +284,12 @@ class LongContextCallback(TrainerCallback):  # type: ignore[misc] # transformers
             self._collect()
         self.stop = time.perf_counter()
 
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_epoch_end(self, _args: Any, _state: Any, control: Any, **_: Any) -> None:
         """The same for logging_strategy="epoch"."""
         if control.should_log and self.steps:
             self._collect()
 
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_save(self, *_: Any, **__: Any) -> None:
         """Leave out the time since the step."""
         now = time.perf_counter()
         self.start, self.stop = self.start + now - self.stop, now
