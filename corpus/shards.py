@@ -222,17 +222,25 @@ class ShardReader:
         return self._read_any(key, [image_name(index, image_format) for image_format in SUFFIXES])
 
     def read_pages(self, key: str, pages: Iterable[int]) -> list[memoryview]:
-        """The image files of pages, in the order asked for; neighbours in the archive are read at once.
-
-        A view keeps the bytes of all that were read with it.
+        """The image files of pages, in the order asked for; as `read_members`.
 
         Raises:
             ConfigError, EngineError: as `read_page`.
         """
+        present = frozenset(self.names(key))
+        return self.read_members(key, [find_page(present, page) for page in pages])
+
+    def read_members(self, key: str, names: Sequence[str]) -> list[memoryview]:
+        """Some members of a sample, in the order asked for; neighbours in the archive are read at once.
+
+        A view keeps the bytes of all that were read with it.
+
+        Raises:
+            ConfigError, EngineError: as `read`.
+        """
         sample = self._find(key)
         members = self._index.members(sample)
         rows = {name: row for row, (name, _, _) in enumerate(members)}
-        names = [find_page(rows, page) for page in pages]
         missing = [name for name in names if name not in rows]
         if missing:
             raise self._no_member(key, missing[0])

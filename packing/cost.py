@@ -215,7 +215,15 @@ def read_dims(model: Path, family: Family) -> ModelDims:
     """
     model = model.expanduser()
     file = model / "config.json" if model.is_dir() else model
-    config = _read_config(file)
+    return dims_from(_read_config(file), family, file)
+
+
+def dims_from(config: Mapping[str, Any], family: Family, file: Path = Path("config.json")) -> ModelDims:
+    """The sizes in the content of a model's `config.json`; `file` is what errors name.
+
+    Raises:
+        ConfigError: see `dims_of`.
+    """
     kind = config.get("model_type")
     if kind != family.model_type:
         raise ConfigError(

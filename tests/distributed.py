@@ -7,6 +7,7 @@ or waits for a process that failed, is ended. Each process computes on one threa
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import tempfile
@@ -43,14 +44,14 @@ class Processes:
             self.pipes.append(ours)
             self.processes.append(process)
 
-    def run(self, function: Callable[..., Any], *arguments: Any, timeout_s: float = 60) -> list[Any]:
-        """`function(*arguments)` in every process; its results by rank. Both must be picklable.
+    def run(self, function: Callable[..., Any], *arguments: Any, timeout_s: float = 60, **options: Any) -> list[Any]:
+        """`function(*arguments, **options)` in every process; its results by rank. All must be picklable.
 
         Raises:
             ProcessFailed: one process raised, died or exceeded the time.
         """
         for pipe in self.pipes:
-            pipe.send((function, arguments))
+            pipe.send((functools.partial(function, **options), arguments))
         results: dict[int, Any] = {}
         end = time.monotonic() + timeout_s
         while len(results) < len(self.pipes):
@@ -95,6 +96,7 @@ def _serve(rank: int, number: int, store: str, pipe: Connection) -> None:
 
     torch.set_num_threads(1)
     os.environ |= {"GLOO_SOCKET_IFNAME": "lo", "RANK": str(rank), "WORLD_SIZE": str(number), "LOCAL_RANK": str(rank)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", "OMP_NUM_THREADS": "1"}  # for accelerate
     patience = timedelta(minutes=2)  # so that nobody waits for ever should the test itself be killed
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=number, timeout=patience)
     while True:
@@ -107,3 +109,16 @@ def _serve(rank: int, number: int, store: str, pipe: Connection) -> None:
         except BaseException:
             answer = False, traceback.format_exc()
         pipe.send(answer)
+
+
+def shard_on_cpu(trainer: Any) -> None:
+    """Let a Trainer whose arguments ask for FSDP2 shard on the CPU too, where accelerate silently leaves it out."""
+    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+
+    plugin = FullyShardedDataParallelPlugin(**trainer.args.fsdp_plugin_args)
+    del os.environ["ACCELERATE_USE_FSDP"]  # set by accelerate; the next test may train without
+    state = trainer.accelerator.state
+    state.distributed_type, state.fsdp_plugin = DistributedType.FSDP, plugin
+    if trainer.args.bf16:
+        plugin.set_mixed_precision("bf16")
+    trainer.is_fsdp_enabled = True

@@ -381,7 +381,7 @@ def test_a_run_in_a_bucket_is_read_like_a_local_one(
     assert describe(run / "plan" / plan.name) == describe(plan)
     near, far = PlanDataset(local), PlanDataset(f"{bucket}/run")
     assert len(far) == len(near)
-    sample = near.rows[0][0].sample_id
+    sample = near[0][0].sample.sample_id
     assert far.load(sample).messages == near.load(sample).messages
     faults.reset()
     assert len(far.load(sample).images) > 1

@@ -75,7 +75,7 @@ def test_normalised_pixels_are_those_of_the_image_processor(name: str, patch: in
     options = {} if mean is None else {"image_mean": mean, "image_std": std}
     processor = Qwen2VLImageProcessorPil(patch_size=patch, do_resize=False, **options)
     expected = processor(images=[Image.fromarray(image)], return_tensors="pt")
-    patches = image.reshape(3, 2, patch, 4, 2, patch, 3).transpose(0, 3, 1, 4, 6, 2, 5).reshape(48, -1)
+    patches = image.reshape(3, 2, patch, 4, 2, patch, 3).transpose(0, 3, 1, 4, 2, 5, 6).reshape(48, -1)
     values = normalise(torch.from_numpy(patches), processor.image_mean, processor.image_std, frames=2)
     assert expected["image_grid_thw"].tolist() == [[1, 6, 8]] and values.dtype == torch.float32
     assert torch.equal(values, expected["pixel_values"])

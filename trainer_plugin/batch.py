@@ -11,7 +11,7 @@ SP ranks:
     max_length_q           int           tokens of the longest document
     image_grid_thw         [N, 3]        all images of the row, in patches
     image_tokens_per_rank  tuple of SP   image tokens in each rank's slice
-    pixel_values           [P, C * p * p] uint8: patches of the images that this rank was dealt
+    pixel_values           [P, p * p * C] uint8: patches of the images that this rank was dealt, colours innermost
     use_cache              False
 
 Padding, up to the next multiple of SP, is a document of its own without labels.
@@ -41,6 +41,12 @@ class RowSample:
     grids: Sequence[Grid]  # patches of its images, rows and columns, in order
 
 
+def empty_row(mesh: Mesh, pad_token_id: int) -> RowSample:
+    """A row of padding: a token for every rank, no label. It fills a step that is short of rows."""
+    ids = torch.full((mesh.size,), pad_token_id)
+    return RowSample(input_ids=ids, labels=torch.full_like(ids, IGNORED), grids=())
+
+
 def batch_of(
     row: Sequence[RowSample], pixels: Any, mesh: Mesh, family: Family, *, image_token_id: int, pad_token_id: int
 ) -> dict[str, Any]:
@@ -48,7 +54,7 @@ def batch_of(
 
     Args:
         row: the samples of the row, in order; all of them, on every rank.
-        pixels: `[P, C * p * p]` uint8: patches of `deal_images(grids, family, mesh.size)[mesh.rank]`, in order.
+        pixels: `[P, p * p * C]` uint8: patches of `deal_images(grids, family, mesh.size)[mesh.rank]`, in order.
 
     Raises:
         ValueError: image tokens of a sample that do not fit its grids.

@@ -85,8 +85,8 @@ def route(sizes: Sequence[int], dealt: Sequence[Sequence[int]], needs: Sequence[
 
 
 def normalise(pixels: Any, mean: Sequence[float], std: Sequence[float], frames: int) -> Any:
-    """uint8 patches `[P, C * p * p]` -> what the image processor gives, float32 `[P, C * frames * p * p]`."""
-    values = pixels.view(len(pixels), len(mean), 1, -1).float() / 255
+    """uint8 patches `[P, p * p * C]` -> what the image processor gives, float32 `[P, C * frames * p * p]`."""
+    values = pixels.view(len(pixels), -1, len(mean)).mT[:, :, None].float() / 255
     shift, scale = (values.new_tensor(x).view(1, -1, 1, 1) for x in (mean, std))
     return ((values - shift) / scale).expand(-1, -1, frames, -1).reshape(len(pixels), -1)
 
@@ -119,7 +119,7 @@ def _encode(
     family: Family,
     mesh: Mesh,
     colours: tuple[Sequence[float], Sequence[float]],
-    pixels: Any,  # [P, C * p * p] uint8: this rank's images
+    pixels: Any,  # [P, p * p * C] uint8: this rank's images
     grids: Any,  # [images, 3]: all images of the row
     needs: Sequence[int],
 ) -> Any:
