@@ -6,8 +6,8 @@ Pages are rendered at 144 DPI at the size of the family, as `corpus build` does,
 every round, all pages go through every way, one way after the other, each round from another one on; the figures are
 medians over the rounds of pages per CPU-second of one thread, and ratios within a round.
 
-- `ours`: file to uint8 patches in the order of the model, by simplejpeg, into memory that was used before, as in a worker
-  of a loader (`trainer_plugin.buffers`).
+- `ours`: file to uint8 patches in the order of the model, by simplejpeg, into memory that was used before, as in a
+  worker of a loader (`trainer_plugin.buffers`).
 - `ours, new memory`: the same into newly allocated memory for all pages, as in a process of its own.
 - `ours, Pillow`: as `ours` without simplejpeg.
 - `decode alone`: simplejpeg into one buffer, which no way can beat.
