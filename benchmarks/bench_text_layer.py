@@ -63,11 +63,11 @@ def _as_codes(words: Sequence[str], _: random.Random) -> list[str]:
 
 def _in_script(first: int, last: int) -> Callable[[Sequence[str], random.Random], list[str]]:
     """Each letter as one of a script, always the same; the page's number decides which."""
+    letters = [c for c in map(chr, range(first, last + 1)) if c.isalpha()]
 
     def change(words: Sequence[str], draw: random.Random) -> list[str]:
-        letters = [c for c in map(chr, range(first, last + 1)) if c.isalpha()]
-        table: dict[str, str] = {}
-        return ["".join(table.setdefault(c, draw.choice(letters)) if c.isalpha() else c for c in w) for w in words]
+        table = {c: draw.choice(letters) for c in sorted({*"".join(words)}) if c.isalpha()}
+        return ["".join(table.get(c, c) for c in w) for w in words]
 
     return change
 
