@@ -80,7 +80,10 @@ def tiny_model(family: str) -> tuple[Any, Any]:
     torch.manual_seed(0)
     if family == "qwen2.5-vl":
         config: Any = Qwen2_5_VLConfig(
-            text_config=text, vision_config=vision | {"fullatt_block_indexes": [1]}, tie_word_embeddings=False, **special
+            text_config=text,
+            vision_config=vision | {"fullatt_block_indexes": [1]},
+            tie_word_embeddings=False,
+            **special,
         )
         model = Qwen2_5_VLForConditionalGeneration._from_config(config, dtype=torch.float32)
     else:

@@ -70,7 +70,9 @@ def main() -> None:
     saved = processor.tokenizer if ours.tiny else processor  # beside the weights
     trainer = Trainer(model=model, args=args, processing_class=saved, eval_dataset=validation)
     plugin.attach(trainer)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(args.output_dir) if os.path.isdir(args.output_dir) else None)
+    trainer.train(
+        resume_from_checkpoint=get_last_checkpoint(args.output_dir) if os.path.isdir(args.output_dir) else None
+    )
     if validation is not None:
         trainer.save_metrics("eval", trainer.evaluate())
     trainer.save_model()

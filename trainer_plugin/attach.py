@@ -260,7 +260,14 @@ def _replacements(
     args, probe = trainer.args, callback.probe
     stock = {
         name: getattr(trainer, name)
-        for name in ("get_eval_dataloader", "get_batch_samples", "compute_loss", "evaluation_loop", "log")
+        for name in (
+            "get_eval_dataloader",
+            "get_batch_samples",
+            "compute_loss",
+            "evaluation_loop",
+            "log",
+            "_load_from_checkpoint",
+        )
     }
 
     def loader(dataset: RowDataset) -> Any:
@@ -316,6 +323,15 @@ def _replacements(
         output.metrics.update({f"{prefix}_{name}": loss for name, loss in losses.items()})  # stock: a mean of means
         return output
 
+    def load_from_checkpoint(checkpoint: str, model: Any = None) -> None:
+        # Weights are saved under the names of the hub, and the Trainer's own loader (5.23) skips those it does not
+        # know: Qwen2.5-VL would go on from the weights of the start.
+        if trainer.model is not probe.core or trainer.is_fsdp_enabled:
+            stock["_load_from_checkpoint"](checkpoint, model)
+        else:
+            saved = type(probe.core).from_pretrained(checkpoint, dtype=probe.core.dtype)
+            probe.core.load_state_dict(saved.state_dict())
+
     def log(logs: dict[str, float], *arguments: Any, **options: Any) -> None:
         if "loss" in logs:
             logs |= callback.take_logs()
@@ -328,6 +344,7 @@ def _replacements(
         "compute_loss": compute_loss,
         "evaluation_loop": evaluation_loop,
         "log": log,
+        "_load_from_checkpoint": load_from_checkpoint,
         "train_dataset": train,
         "eval_dataset": validation if trainer.eval_dataset is None and len(validation) else trainer.eval_dataset,
         "model_accepts_loss_kwargs": True,
