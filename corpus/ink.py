@@ -2,7 +2,7 @@
 
 Printed text is told from other ink by its shape alone: in a strip an inch and a half wide, lines of it are low, change
 from ink to paper and back many times across, and have paper between them; photos, charts and rules do not. The length
-of a line over its height gives its number of characters: from 0.96 to 1.21 times the truth for eight in ten pages turned
+of a line over its height gives its characters: from 0.96 to 1.21 times the truth for eight in ten pages turned
 into outlines or scans (`benchmarks/bench_text_layer.py`). Nothing is recognised, so this costs 10 ms, not seconds.
 """
 

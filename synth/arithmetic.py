@@ -118,10 +118,10 @@ def recompute(
         return compared(bare, answer, answer_format, [q for q, _ in held], [r for _, r in held], years, tables)
     if answer_format == "List" or len(wanted) != 1:
         return Recomputed(None, "the answer is no single number")
-    if sum(map(len, rows)) < 2:
-        return Recomputed(None, "the quotes hold fewer than two numbers")
     if DAYS.search(asked) and _days_apart(quotes, wanted[0]):
         return Recomputed(True, "days between two dates")
+    if sum(map(len, rows)) < 2:
+        return Recomputed(None, "the quotes hold fewer than two numbers")
     named = "" if "per" in intents(bare) else asked  # hours and birds are two columns of "birds per hour"
     chosen = [in_columns(r, years, named) for r in rows if r]
     chosen = chosen if sum(map(len, chosen)) > 1 else [r for r in rows if r]
@@ -179,7 +179,7 @@ def _given(asked: str) -> list[Quantity]:
 def _powers(asked: str, texts: Sequence[str]) -> tuple[int, ...]:
     """Powers of ten by which the answer may differ from a result: the quotes are in GWh, the answer is asked in MWh."""
     shown, wanted = scales(folded("\n".join(texts))), scales(asked)
-    words = {a - b for a in {0, *shown.get("", ())} for b in {0, *wanted.get("", ())}}
+    words = {a - b for a in {0, *shown.get("", ())} for b in wanted.get("", {0})} | {0}
     units = {a - b for kind in {*wanted, *shown} - {""} for a in shown.get(kind, ()) for b in wanted.get(kind, ())}
     return tuple(sorted({w + u for w in words for u in {0, *units}}, key=abs))
 
@@ -247,9 +247,7 @@ def _numbers(asked: str, rows: Sequence[Sequence[Operand]], changed: bool, plain
         extra=tuple(_value(q, plain) for q in _given(asked)),
         bases=bases,
         totals=totals,
-        percents=frozenset(
-            _value(o.number, plain) for o in every if o.number.unit == "%" or PERCENT.search(o.header)
-        ),
+        percents=frozenset(_value(o.number, plain) for o in every if o.number.unit == "%" or PERCENT.search(o.header)),
         timed=tuple(len(r) == 2 and bool(in_time(r)) for r in ordered),
         changed=changed,
     )
@@ -281,7 +279,7 @@ def _is_goal(result: Decimal, goal: Decimal, decimals: int, powers: Sequence[int
 
 
 def _equal(result: Decimal, goal: Decimal, decimals: int) -> bool:
-    """Rounded to the decimals of the answer, or cut off there; whole numbers are rounded, or exact where they can be."""
+    """Rounded to the decimals of the answer, or cut off there; a whole number is rounded, or exact where it can be."""
     last = Decimal(1).scaleb(-decimals)
     over = abs(result) - abs(goal)
     if not decimals:
@@ -347,9 +345,7 @@ def _agrees(difference: Decimal, sign: int, goal: Decimal, values: Sequence[Deci
     return difference < 0 if goal < 0 else not (sign and difference * sign < 0)
 
 
-def _changes(
-    numbers: Numbers, pairs: Sequence[tuple[Decimal, Decimal]], meant: Meant
-) -> list[tuple[Decimal, Decimal]]:
+def _changes(numbers: Numbers, pairs: Sequence[tuple[Decimal, Decimal]], meant: Meant) -> list[tuple[Decimal, Decimal]]:
     """The later and the earlier number of each change: by the headers, else what is said to rise begins smaller."""
     if meant.over_time and all(numbers.timed):
         return [(r[1], r[0]) for r in numbers.rows]

@@ -9,22 +9,25 @@ either, nothing is said.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
 from corpus.blocks import flatten
-from corpus.layout import center, contains as box_contains
+from corpus.layout import center
+from corpus.layout import contains as box_contains
 from corpus.records import Page
 from corpus.table_words import PARENT
 from synth.anchors import LABEL, PAGES, label_key
-from synth.grounding import CJK, SCALE_WORDS, contains, tokens
+from synth.grounding import CJK, SCALE_WORDS, contains, joined, tokens
 from synth.quantities import Quantity, dates, folded, quantities
 from synth.stems import pairs, words_of
 
 MIN_ROWS = 2
+MAX_ROWS = 500  # of a table; further ones are not read
 HEADER_LINES = 3  # a header ends within so many lines
 MAX_LABEL_WORDS = 12  # of a line of text that is taken for a row
 MAX_TITLE_CHARS = 160
@@ -39,9 +42,10 @@ OTHER_YEAR = re.compile(  # a year that is told from another
 )
 PERCENT = re.compile(r"%|\b(?:per ?cent|percentage|share|proportion|rate)\b|百分|占比|比例|比重|率", re.IGNORECASE)
 ASKS_PERCENT = re.compile(
-    r"\b(?:what|which) (?:percentage|share|proportion)\b|\bhow many per ?cent\b|百分之(?:几|多少)|比例[是为](?:多少|几)", re.IGNORECASE
+    r"\b(?:what|which) (?:percentage|share|proportion)\b|\bhow many per ?cent\b"
+    r"|百分之(?:几|多少)|比例[是为](?:多少|几)",
+    re.IGNORECASE,
 )
-TRAILING_NUMBERS = re.compile(r"(?P<label>.*?[^\W\d].*?)(?P<numbers>(?:\s+[-(+$€£¥−–]*\d[\d,.]*[%)]*)+)\s*")
 NUMBER_CELL = re.compile(r"[-(+$€£¥−–]*\d[\d,.]*[%)]*")
 
 
@@ -76,7 +80,7 @@ def grids(page: Page) -> list[Grid]:
         Grid(
             name=t.anchor,
             columns=t.columns,
-            rows=tuple(Row(r.label, tuple(c.text for c in r.cells)) for r in t.rows),
+            rows=tuple(Row(r.label, tuple(c.text for c in r.cells)) for r in t.rows[:MAX_ROWS]),
         )
         for t in page.tables
     ]
@@ -94,12 +98,12 @@ def grids(page: Page) -> list[Grid]:
 
 def _grid(name: str, lines: Sequence[str]) -> Grid | None:
     """Lines as a table, None where they are none: most of them must have the same number of cells."""
-    split = [_split(line) for line in lines]
+    split = [_split(line) for line in lines[:MAX_ROWS]]
     lengths = Counter(len(cells) for cells in split if len(cells) > 1)
     if not lengths:
         return None
     width, often = max(lengths.items(), key=lambda item: (item[1], item[0]))
-    if often < MIN_ROWS or 2 * often < len(lines):
+    if often < MIN_ROWS or 2 * often < len(split):
         return None
     head = next((i for i, cells in enumerate(split[:HEADER_LINES]) if _is_header(cells, width)), None)
     body = split[head + 1 :] if head is not None else split
@@ -109,16 +113,18 @@ def _grid(name: str, lines: Sequence[str]) -> Grid | None:
 
 def _split(line: str) -> list[str]:
     """The cells of a line; numbers that stand in one piece are apart, and so is the label before them."""
+    pieces = line.split("\t")
+    if len(pieces) == 1:
+        words = line.split()
+        numbers = list(itertools.takewhile(NUMBER_CELL.fullmatch, reversed(words)))[::-1]
+        label = " ".join(words[: len(words) - len(numbers)])
+        told = any(c.isalpha() for c in label) and len(tokens(label)) <= MAX_LABEL_WORDS
+        return [label, *numbers] if told else [line]
     cells: list[str] = []
-    for piece in line.split("\t"):
+    for piece in pieces:
         numbers = piece.split()
-        if len(numbers) > 1 and all(NUMBER_CELL.fullmatch(n) for n in numbers):
-            cells += numbers
-        elif not cells and "\t" not in line and (m := TRAILING_NUMBERS.fullmatch(piece)):
-            if len(tokens(m["label"])) <= MAX_LABEL_WORDS:
-                cells += [m["label"], *m["numbers"].split()]
-        else:
-            cells.append(piece)
+        apart = len(numbers) > 1 and all(NUMBER_CELL.fullmatch(n) for n in numbers)
+        cells += numbers if apart else [piece]
     return cells
 
 
@@ -142,6 +148,7 @@ class Asked:
     """What a question says about rows and columns, without the titles that it names."""
 
     text: str
+    key: str  # the text as `joined`
     words: frozenset[str]
     years: frozenset[str]
     labels: frozenset[tuple[str, str]]  # ("table", "2-1")
@@ -157,15 +164,22 @@ class Asked:
         text = LABEL.sub(" ", PAGES.sub(" ", text))
         labels = {label_key(m) for m in LABEL.finditer(f"{whole} ; {folded(anchor)}")}
         years = frozenset() if OTHER_YEAR.search(text) else frozenset(YEARS.findall(text))
-        return cls(text, words_of(text), years, frozenset(k for k in labels if k[0] in ("table", "tab.", "exhibit")))
+        return cls(
+            text,
+            joined(tokens(text)),
+            words_of(text),
+            years,
+            frozenset(k for k in labels if k[0] in ("table", "tab.", "exhibit")),
+        )
 
     def names(self, label: str) -> bool:
         """Whether all of a label's words are said: Chinese ones and numbers one after another, others anywhere."""
         bare = UNIT_NOTE.sub(" ", folded(label))
         words = words_of(bare)
-        whole = re.search(rf"[\d{CJK}]", bare) is not None
-        said = all(contains(self.text, p) for p in bare.split(PARENT.strip())) if whole else words <= self.words
-        return bool(words) and said
+        if not re.search(rf"[\d{CJK}]", bare):
+            return bool(words) and words <= self.words
+        parts = bare.split(PARENT.strip())
+        return bool(words) and all(joined(tokens(p)) in self.key and contains(self.text, p) for p in parts)
 
     def hints(self, label: str, said: frozenset[str]) -> bool:
         """Whether half of a label's words are said, those aside that are `said` by another label."""

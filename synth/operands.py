@@ -149,8 +149,11 @@ def in_columns(row: Sequence[Operand], years: Sequence[int], asked: str) -> list
     own = [set(tokens(UNIT_NOTE.sub(" ", folded(o.header)))) - STOP_WORDS for o in row]
     words = set(tokens(asked)) | {str(y) for y in years}
     named = [o for o, name in zip(row, own, strict=True) if name and name <= words]
-    if not named and len({o.year for o in row}) == len(row):
-        named = [o for o in row if o.year in years]
+    dated = [o for o in row if o.year in years]
+    if not named and (
+        (len({o.year for o in row}) == len(row) and asked) or len({o.year for o in dated}) == len(dated) > 1
+    ):
+        named = dated
     if set(years) <= {o.year for o in named}:
         named.sort(key=lambda o: o.year)
     return named or list(row)

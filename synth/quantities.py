@@ -195,7 +195,9 @@ _PREFIXED = {  # units of one kind, and the power of ten between them
 }
 _KIND_OF = {unit: (kind, power) for kind, units in _PREFIXED.items() for unit, power in units.items()}
 _ANY_UNIT = re.compile(rf"(?<![A-Za-z]){_UNIT.pattern}")
-_ANY_SCALE = re.compile(r"(?<![A-Za-z])(?:(?P<word>thousand|million|billion)s?(?![A-Za-z])|(?P<chinese>[十百千]?[亿万]))", re.IGNORECASE)
+_ANY_SCALE = re.compile(
+    r"(?<![A-Za-z])(?:(?P<word>thousand|million|billion)s?(?![A-Za-z])|(?P<chinese>[十百千]?[亿万]))", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)

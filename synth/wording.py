@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 
 HOW_TO_WRITE = re.compile(
-    r"\b(?:per ?cent(?:age)?|currency|%)[- ]signs?\b|百分号|\b(?:\d|one|two|three) (?:decimals?\b|decimal places?|digits?\b)"
+    r"\b(?:per ?cent(?:age)?|currency|%)[- ]signs?\b|百分号"
+    r"|\b(?:\d|one|two|three) (?:decimals?\b|decimal places?|digits?\b)"
     r"|\bnegative for an? \w+|保留(?:到|至)?(?:小数点后)?[一二两三\d]位(?:小数)?",
     re.IGNORECASE,
 )
@@ -88,15 +89,20 @@ SMALLEST = re.compile(
     r"shorter|lighter)\b|最[少低小短轻慢早]|第[二三][少低小短轻慢]|更[少低小短轻慢]",
     re.IGNORECASE,
 )
-BEST = re.compile(r"\b(?!forest|interest|west|rest|test|request)\w{2,}est\b|\bmost\b|\btop\b|\b(?:max|min)imum\b|最|第[二三][多高大少低小长短]", re.IGNORECASE)
+BEST = re.compile(
+    r"\b(?!forest|interest|west|rest|test|request)\w{2,}est\b|\bmost\b|\btop\b|\b(?:max|min)imum\b|最|第[二三][多高大少低小长短]",
+    re.IGNORECASE,
+)
 RANK = re.compile(r"(?P<second>\bsecond\b|\b2nd\b|第[二2])|\bthird\b|\b3rd\b|第[三3]", re.IGNORECASE)
 RISE = re.compile(
     r"\b(?:increas|grow|gain)\w*|\b(?:grew|rose|ris(?:es?|en|ing)|went up)\b"
-    rf"|\b(?:bec[oa]me|get|got|grew) (?:{MORE})\b|增长|增加|上升|上涨|提高|增幅", re.IGNORECASE
+    rf"|\b(?:bec[oa]me|get|got|grew) (?:{MORE})\b|增长|增加|上升|上涨|提高|增幅",
+    re.IGNORECASE,
 )
 FALL = re.compile(
     r"\b(?:decreas|declin|drop|fall|fell|reduc|shr[iau]nk|los[st])\w*|\bwent down\b"
-    rf"|\b(?:bec[oa]me|get|got) (?:{LESS})\b|下降|减少|降低|下跌|降幅", re.IGNORECASE
+    rf"|\b(?:bec[oa]me|get|got) (?:{LESS})\b|下降|减少|降低|下跌|降幅",
+    re.IGNORECASE,
 )
 COMPARED_YEARS = re.compile(
     rf"\b(?:(?P<more>{MORE})|(?:{LESS}))\b[^?.;]{{0,80}}? than\b[^?.;]{{0,12}}? (?:(?:19|20)\d\d|the year before)"
@@ -105,8 +111,13 @@ COMPARED_YEARS = re.compile(
 )
 STEADILY = re.compile(r"\b(?:every|each) year\b|\bsteadily\b|\bcontinu\w+|逐年|连年|连续|每年", re.IGNORECASE)
 CHOICE = re.compile(r"\b(?:which|who|whose|what|where|when|name the)\b|哪|谁|什么|何", re.IGNORECASE)
-COUNTED_ROWS = re.compile(r"\b(?:for|in|at) how many\b|\bhow many of the\b|(?:有|多少|几)(?:多少|几)?[个项家种条座台类所]", re.IGNORECASE)
-ENDS = r"(?= (?:is|are|was|were|went|came|comes?|goes?|go|did|does|do|had|has|have|that|which|made|fell|falls?|gets?)\b|[?;]|,(?!\d)|$)"
+COUNTED_ROWS = re.compile(
+    r"\b(?:for|in|at) how many\b|\bhow many of the\b|(?:有|多少|几)(?:多少|几)?[个项家种条座台类所]", re.IGNORECASE
+)
+ENDS = (
+    r"(?= (?:is|are|was|were|went|came|comes?|goes?|go|did|does|do|had|has|have|that|which|made|fell|falls?|gets?)\b"
+    r"|[?;]|,(?!\d)|$)"
+)
 BASES = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
@@ -150,6 +161,4 @@ def direction(asked: str) -> int:
 
 def base_phrases(asked: str) -> list[tuple[str, str]]:
     """What a share or ratio is taken of, and what is set against it ('' where that is not told)."""
-    return [
-        (m["base"], m.groupdict().get("part") or "") for pattern in BASES for m in [pattern.search(asked)] if m
-    ]
+    return [(m["base"], m.groupdict().get("part") or "") for pattern in BASES for m in [pattern.search(asked)] if m]

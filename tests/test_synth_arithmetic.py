@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from fakes import block, page
 from hypothesis import given
 from hypothesis import strategies as st
 
 from synth.arithmetic import recompute
+from synth.cells import grids
 
 TABLE = "Division\t2022\t2023\nEnergy\t604.3\t571.9\nHeat\t498.7\t466.2\nWater\t231.0\t246.5"
 ENERGY, HEAT, WATER = "Energy 604.3 571.9", "Heat 498.7 466.2", "Water 231.0 246.5"
@@ -77,6 +79,150 @@ def test_without_operands_nothing_is_said(answer: str, quotes: list[str]) -> Non
 
 def test_names_in_quotation_marks_say_nothing_about_the_operation() -> None:
     assert matches('What is "Total growth in percent" minus "Sum of times"?', "2", "Total 7", "Sum 5") is True
+
+
+# ------------------------------------------------------------------------------- the operation follows the wording
+
+STAFF = page(
+    0,
+    block("Table 4: Staff by department", "caption"),
+    block(
+        "Department\tStaff 2020\tStaff 2021\tVacancies\tShare of women (%)\n"
+        "Nursing\t812\t840\t31\t78.5\nDoctors\t305\t299\t12\t46.2\nAdministration\t148\t155\t4\t66.0\n"
+        "Ward 3\t20\t18\t1\t50.0",
+        "table",
+    ),
+)
+NURSES, DOCTORS, OFFICE = "Nursing 812 840 31 78.5", "Doctors 305 299 12 46.2", "Administration 148 155 4 66.0"
+
+
+def from_table(question: str, answer: str, *quotes: str, answer_format: str = "Float") -> bool | None:
+    return recompute(question, answer, answer_format, quotes, [STAFF.text], grids(STAFF)).matches
+
+
+@pytest.mark.parametrize(
+    ("question", "right", "wrong", "quotes"),
+    [
+        # difference, not sum
+        ("How many ro-ro units fewer were there?", "30", "2790", ["ro-ro units fell from 1,410 to 1,380"]),
+        ("How many of the ships did not use shore power?", "300", "340", ["Of 320 ships 20 used shore power."]),
+        ("学生中没有住校的有多少人？", "1600", "35600", ["在校学生18,600人，住校17,000人"]),
+        ("居民和工业以外，其余用电是多少？", "8.3", "108.9", ["售电量58.6，居民用电14.2，工业用电36.1"]),
+        # sum, not difference
+        ("How many beds have both wards together?", "70", "10", ["ward A has 40 beds, ward B 30 beds"]),
+        ("两个校区一共有多少名教师？", "700", "100", ["东校区教师400人，西校区教师300人"]),
+        # A per B
+        ("How many tonnes were handled per employee?", "50", "0.02", ["2,250 tonnes were handled by 45 employees"]),
+        ("平均每名教师负责多少名学生？", "15.5", "0.06", ["专任教师1,200人，在校学生18,600人"]),
+        ("图书馆人均藏书多少册？", "110", "0.01", ["馆藏图书2,046,000册，服务18,600人"]),
+        ("What is the ratio of nurses to doctors?", "2.5", "0.4", ["250 nurses and 100 doctors work there"]),
+        ("甲厂产量是乙厂的几倍？", "2.5", "0.4", ["甲厂产量250吨，乙厂产量100吨"]),
+        # share of its base
+        (
+            "研究生占在校学生的百分之多少？",
+            "24.0",
+            "31.6",
+            ["在校学生23,450人，其中本科生17,820人，研究生5,630人"],
+        ),
+        (
+            "What percentage of the fleet is electric?",
+            "25",
+            "400",
+            ["The fleet has 80 trucks, of which 20 are electric."],
+        ),
+        ("What percentage of the fleet is not electric?", "75", "125", ["The fleet has 80 trucks, 20 are electric."]),
+        # a share of a number
+        (
+            "How many tonnes were contaminated?",
+            "84700",
+            "84800",
+            ["385,000 tonnes came, 22 % of them was contaminated"],
+        ),
+        ("How many tonnes were not contaminated?", "300300", "300400", ["385,000 tonnes came, 22 % was contaminated"]),
+        # change in percent, from its beginning
+        ("By how many percent did it fall?", "20.0", "25.0", ["fell from 500 to 400"]),
+        ("By how many percent did it grow?", "25.0", "20.0", ["grew from 400 to 500"]),
+        ("甲厂产量比乙厂高百分之多少？", "25", "20", ["甲厂产量500吨，乙厂产量400吨"]),
+        ("用户同比增长百分之多少？", "5.3", "5.0", ["用户96万户，比上年增加4.8万户"]),
+        # units by powers of a thousand
+        ("How many MWh were used per call?", "3.5", "285.7", ["1.4 GWh went to 400 calls"]),
+        ("户均用电多少千瓦时？", "6104", "6204", ["售电量58.6亿千瓦时，用户96万户"]),
+        ("By how many million pounds do they differ?", "0.72", "720000.00", ["6.84 million and 6.12 million pounds"]),
+        # rounded or cut off, no more
+        ("By how many percent did it fall?", "2.1", "2.2", ["fell from 1,410 to 1,380"]),
+    ],
+)
+def test_the_operation_follows_the_wording(question: str, right: str, wrong: str, quotes: list[str]) -> None:
+    assert matches(question, right, *quotes) is True
+    assert matches(question, wrong, *quotes) is False
+
+
+@pytest.mark.parametrize(
+    ("question", "right", "wrong", "quotes"),
+    [
+        ("By how many did the doctors decrease from 2020 to 2021?", "6", "604", [DOCTORS]),
+        ("By how many did the nurses increase from 2020 to 2021?", "28", "-28", [NURSES]),
+        ("By how many did the number of nurses change from 2020 to 2021?", "28", "-28", [NURSES]),
+        ("How many nurses were there per doctor in 2021?", "2.81", "2.66", [NURSES, DOCTORS]),  # 2.66 is of 2020
+        ("How many more vacancies than in administration does nursing have?", "27", "35", [NURSES, OFFICE]),
+        ("In how many departments did the staff grow from 2020 to 2021?", "2", "3", [NURSES, DOCTORS, OFFICE]),
+        ("How many departments had more than 150 staff in 2021?", "3", "2", [NURSES, DOCTORS, OFFICE]),
+        ("By how many percent is the staff of 2021 lower on ward 3 than in 2020?", "10", "11.1", ["Ward 3 20 18 1 50"]),
+    ],
+)
+def test_cells_of_a_table_are_told_apart(question: str, right: str, wrong: str, quotes: list[str]) -> None:
+    assert from_table(question, right, *quotes) is True
+    assert from_table(question, wrong, *quotes) is False
+
+
+@pytest.mark.parametrize(
+    ("question", "right", "wrong", "quotes"),
+    [
+        ("Which department lost staff from 2020 to 2021?", "Doctors", "Nursing", [DOCTORS]),  # Nursing is not quoted
+        ("Which department had more staff in 2020 than in 2021?", "Doctors", "Nursing", [NURSES, DOCTORS]),
+        ("Which department had fewer staff in 2020 than in 2021?", "Nursing", "Doctors", [NURSES, DOCTORS]),
+        ("2021年比2020年人数减少的是哪个部门？", "Doctors", "Administration", [DOCTORS]),
+        (
+            "Which department has the second-highest share of women?",
+            "Administration",
+            "Nursing",
+            [NURSES, DOCTORS, OFFICE],
+        ),
+        ("Which department had the most staff in 2021?", "Nursing", "Ward 3", [NURSES, DOCTORS]),
+        ("Where is the difference between staff of 2020 and 2021 smallest?", "Doctors", "Nursing", [NURSES, DOCTORS]),
+    ],
+)
+def test_the_row_that_is_named_must_be_the_one(question: str, right: str, wrong: str, quotes: list[str]) -> None:
+    assert from_table(question, right, *quotes, answer_format="String") is True
+    assert from_table(question, wrong, *quotes, answer_format="String") is False
+
+
+def test_what_is_said_to_fall_must_not_rise() -> None:
+    assert from_table("By how many did the nurses decrease from 2020 to 2021?", "28", NURSES) is False
+    assert from_table("By how many percent did the nurses decrease from 2020 to 2021?", "3.4", NURSES) is False
+
+
+def test_a_list_of_rows_must_be_complete() -> None:
+    def grew(answer: str) -> bool | None:
+        return from_table("Which grew from 2020 to 2021?", answer, NURSES, DOCTORS, OFFICE, answer_format="List")
+
+    assert grew('["Nursing", "Administration"]') is True
+    assert grew('["Nursing"]') is False
+    assert grew('["Nursing", "Doctors"]') is False
+    assert grew('["Nursing", "Catering"]') is False  # Administration is left out
+
+
+def test_days_between_two_dates() -> None:
+    assert matches("How many days later was it opened?", "25", "begun on 8 March", "opened on 2 April") is True
+    assert matches("晚多少天？", "25", "3月8日", "4月2日") is True
+
+
+def test_where_the_wording_is_unknown_any_operation_will_do() -> None:
+    for answer in ("12", "8", "20", "1.25", "25", "5"):
+        assert matches("What does the index come to?", answer, "first 10", "second 2") in (True, False)
+    assert matches("What does the index come to?", "12", "first 10", "second 2") is True
+    assert matches("What does the index come to?", "5", "first 10", "second 2") is True
+    assert matches("What does the index come to?", "13", "first 10", "second 2") is False
 
 
 NUMBERS = st.integers(1, 10**6)

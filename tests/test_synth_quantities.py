@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synth.quantities import chinese_number, dates, folded, quantities
+from synth.quantities import chinese_number, dates, folded, quantities, scales
 
 
 def read(text: str) -> list[tuple[str, str]]:
@@ -90,3 +90,17 @@ def test_any_text_is_read(text: str) -> None:
     assert all(0 <= q.start < q.end <= len(text) for q in found)
     assert all(a.end <= b.start for a, b in zip(found, found[1:], strict=False))
     assert all(0 <= d.start < d.end <= len(text) for d in dates(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("1.4 GWh, in MWh per call", {"Wh": {9, 6}}),
+        ("用电量（万千瓦时）", {"Wh": {3}, "": {4}}),
+        ("in thousands of euros", {"": {3}}),
+        ("240 m of cable, 3 kg", {"m": {0}, "g": {3}}),
+        ("a meeting of members", {}),
+    ],
+)
+def test_units_and_scales_stand_for_powers_of_ten(text: str, found: dict[str, set[int]]) -> None:
+    assert scales(folded(text)) == found

@@ -4,7 +4,8 @@
 heading of level 1, `##` of level 2, `!` a caption, `|` a row of a table. `questions.jsonl` holds questions with their
 kind: right, or what is wrong with them. Every other question of a kind about the first six documents was held out while
 the checks were tuned on the rest; those about the other six were counted when they were new, then tuned on as well.
-`blind.jsonl` was written by somebody who had not seen the checks, and nothing was tuned on it.
+`blind.jsonl` was written by somebody who had not seen the checks; what it lost was looked at afterwards. `blind2.jsonl`
+was written after the checks and before any result was seen, and nothing was tuned on it.
 `examples.jsonl` are right questions about examples/documents, which the benchmark judges on pages that a build parsed.
 """
 
