@@ -85,7 +85,7 @@ def test_half_precision_passes_every_kernel(four: Processes, family: str) -> Non
     # Two data-parallel ranks have the same row.
     assert sum(seen for _, seen, _ in results) / 2 / labels_in(ROWS[:1]) == pytest.approx(loss.item(), rel=0.02)
     gradient = results[0][2] / 2
-    assert np.dot(gradient, expected) / np.linalg.norm(gradient) / np.linalg.norm(expected) > 0.99
+    assert np.dot(gradient, expected) / np.linalg.norm(gradient) / np.linalg.norm(expected) > 0.97  # half the digits
 
 
 @pytest.mark.parametrize(("size", "how"), [(2, "ddp"), (4, "ddp"), (2, "fsdp2"), (4, "fsdp2"), (2, "fsdp2-head")])
