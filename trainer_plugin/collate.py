@@ -5,10 +5,9 @@ labels must know where an answer begins; the processor's own template is rendere
 must give the same tokens. Lengths are held against the plan's at every sample.
 
 A page is decoded into a buffer that the process keeps, and copied once, in runs of a patch's width, to its place in
-the row's pixels; colours stay innermost, because parting them here takes as long as decoding, and the device does it
-for nothing. A row's pixels are allocated anew: the Trainer holds the rows of a whole step. In a worker of a loader they
-are shared memory from the start, so that handing them over copies nothing. simplejpeg, where it is installed, decodes
-to the same bits as Pillow (both carry libjpeg-turbo) in less time.
+the row's pixels (`trainer_plugin.buffers`); colours stay innermost, because parting them here takes as long as
+decoding, and the device does it for nothing. simplejpeg, where it is installed, decodes to the same bits as Pillow in
+less time; both carry libjpeg-turbo.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from corpus.messages import Message
 from corpus.records import PageGrid, content_id
 from corpus.vision_tokens import Family, num_image_tokens, num_patches
 from trainer_plugin.batch import RowSample
+from trainer_plugin.buffers import Buffers
 from trainer_plugin.loss import IGNORED
 
 try:
@@ -186,6 +186,7 @@ class PatchWriter:
     def __init__(self, family: Family) -> None:
         self._family = family
         self._page: Pixels = np.empty(0, dtype=np.uint8)
+        self._buffers = Buffers()
 
     def __call__(self, files: Sequence[bytes | memoryview], grids: Sequence[PageGrid]) -> Any:
         """Decode images of these sizes.
@@ -197,10 +198,10 @@ class PatchWriter:
             EngineError: a file that is no image of its size.
         """
         counts = [num_patches(grid, self._family) for grid in grids]
-        pixels = _allocate(sum(counts), self._family.patch**2 * COLOURS)
-        places = np.cumsum([0, *counts])
+        pixels = self._buffers.empty(sum(counts), self._family.patch**2 * COLOURS)
+        out, places = pixels.numpy(), np.cumsum([0, *counts])
         for data, grid, begin, end in zip(files, grids, places, places[1:], strict=False):
-            write_patches(self._decode(data, grid), self._family, pixels[begin:end].numpy())
+            write_patches(self._decode(data, grid), self._family, out[begin:end])
         return pixels
 
     def _decode(self, data: bytes | memoryview, grid: PageGrid) -> Pixels:
@@ -242,11 +243,3 @@ def write_patches(image: Pixels, family: Family, out: Pixels) -> None:
     lines = np.ascontiguousarray(image).reshape(image.shape[0], -1).view(run)
     blocks = lines.reshape(rows, merge, patch, columns, merge).transpose(0, 3, 1, 4, 2)
     out.view(run).reshape(blocks.shape)[...] = blocks
-
-
-def _allocate(num_patches: int, width: int) -> Any:
-    """Memory for a row's pixels, shared where a worker of a loader will hand it over."""
-    if not num_patches or torch.utils.data.get_worker_info() is None:
-        return torch.empty((num_patches, width), dtype=torch.uint8)
-    storage = torch.UntypedStorage._new_shared(num_patches * width)  # as torch's own collate function does
-    return torch.empty(0, dtype=torch.uint8).set_(storage).view(num_patches, width)
