@@ -1,7 +1,7 @@
 """Memory for a row's pixels that a worker of a data loader hands over without a copy, and gets back.
 
-Memory that is touched for the first time costs the system as much as decoding a page: 5 ms for 6 MB of shared memory.
-A loader's worker allocates anew for every item, because it cannot know when an item was used. Here it can: the last
+Shared memory that is touched for the first time costs the system about as much as decoding the page it will hold. A
+loader's worker allocates anew for every item, because it cannot know when an item was used. Here it can: the last
 byte of a shared segment says that it is lent; the process that receives it clears the byte when the tensor, and every
 view of it, is gone. A segment is written again only then, so a trainer may hold as many rows as it likes; a worker has
 one more than were held at once. In a process of its own, memory is new for every row, in huge pages where there are.
