@@ -1,1 +1,1 @@
-"""Plan to training batches. So far: `trainer_plugin.dataset`, which reads a plan's rows from the shards."""
+"""Plan to training steps in the stock Hugging Face Trainer; `trainer_plugin.attach` is where to begin."""
