@@ -8,9 +8,10 @@ BIN := $(VENV)/bin
 WORKERS ?= $(shell nproc)
 TESTS ?= tests
 ENGINES := corpus_paddleocr synth_vllm build_vllm
+TRAINING := attach example parity resume wrappers
 JOBS ?= 4  # test files at once: most of a test's time it waits for processes of its own
 
-.PHONY: demo test test-engines check setup documents clean
+.PHONY: demo test test-engines test-training check setup documents clean
 
 demo: setup
 	$(BIN)/corpus build examples/documents --out runs/demo --workers $(WORKERS)
@@ -19,7 +20,11 @@ demo: setup
 	@echo "Open runs/demo/report.html in a browser."
 
 test: check
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TRAINING:%=--ignore=tests/test_trainer_plugin_%.py) $(TESTS)
+
+# The plugin in real Trainers on up to four processes, each beside one process that computes the same: some minutes more.
+test-training: setup
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(TRAINING:%=tests/test_trainer_plugin_%.py)
 
 # PaddleOCR itself, offline, in an environment of its own (700 MB), on models made from those that RapidOCR carries; and
 # vLLM itself, in another (3.4 GB), on the CPU, with a tiny random model made on the spot.

@@ -138,18 +138,18 @@ BASES = tuple(
 
 def intents(asked: str) -> list[str]:
     """The operations that the wording may mean, by their names in `INTENTS`."""
-    found = [name for name, pattern in INTENTS.items() if pattern.search(asked)]
-    if (
-        {"change", "ratio"} & set(found)
-        and not POINTS.search(asked)
-        and not re.search(DIFFERENCE, asked, re.IGNORECASE)
-    ):
-        found = [name for name in found if name != "difference"]
-    if {"share", "change", "ratio", "difference"} & set(found):
-        found = [name for name in found if name != "sum"] + ["total"] * ("sum" in found and "total" not in found)
-    if POINTS.search(asked):
-        return [name for name in found if name not in ("change", "share")]
-    return [name for name in found if name != "share" or not {"change", "mean"} & set(found)]
+    found = {name for name, pattern in INTENTS.items() if pattern.search(asked)}
+    told = re.search(DIFFERENCE, asked, re.IGNORECASE) is not None
+    points = POINTS.search(asked) is not None
+    if found & {"change", "ratio"} and not told and not points:
+        found -= {"difference"}
+    if "sum" in found and found & {"share", "change", "ratio", "difference"}:
+        found = found - {"sum"} | {"total"}  # more is done to the sum
+    if points:
+        found -= {"change", "share"}
+    elif found & {"change", "mean"}:
+        found -= {"share"}
+    return [name for name in INTENTS if name in found]
 
 
 def direction(asked: str) -> int:
