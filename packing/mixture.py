@@ -30,7 +30,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linprog
 
 from corpus.config import MixtureSettings
 from corpus.errors import ConfigError
@@ -314,6 +313,8 @@ def _weights(available: IntArray, rows: FloatArray, columns: FloatArray) -> tupl
 
 def _programmed(available: IntArray, rows: FloatArray, columns: FloatArray) -> FloatArray:
     """The largest table with these shares of rows and columns, near to their product; all 0 where there is none."""
+    from scipy.optimize import linprog  # here, because every worker of a build would load it
+
     total, (num_rows, num_columns) = int(available.sum()), available.shape
     n = num_rows * num_columns
     sums = np.vstack([np.kron(np.eye(num_rows), np.ones(num_columns)), np.kron(np.ones(num_rows), np.eye(num_columns))])

@@ -24,8 +24,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
-from scipy.optimize import linprog
-from scipy.sparse import csc_array
 
 CELLS = 1_024
 SMALL = 8  # samples of at most capacity / SMALL are a fluid; no pattern has so many others
@@ -125,6 +123,9 @@ class _Program:
 
     def _relaxed(self, patterns: IntArray) -> tuple[float, FloatArray, FloatArray]:
         """The program over these patterns without whole numbers: its value, the rows of each, and the duals."""
+        from scipy.optimize import linprog  # here, because every worker of a build would load it
+        from scipy.sparse import csc_array
+
         at, place = np.nonzero(patterns)
         size = np.searchsorted(self._sizes, patterns[at, place])
         every = np.arange(len(patterns))
