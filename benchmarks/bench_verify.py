@@ -84,7 +84,7 @@ def main() -> None:
         result["run"] = judge_run(args.run)
     print(json.dumps({k: v for k, v in result.items() if k != "asked_and_kept"}))
     if args.out:
-        args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        args.out.write_text(json.dumps(result) + "\n", encoding="utf-8")
 
 
 def stopped(variants: Callable[[Known], Iterator[Question]]) -> list[int]:

@@ -42,6 +42,7 @@ from synth.wording import (
 
 MAX_OPERANDS = 60
 MAX_CHOICES = 600  # of one number a quote
+MAX_CHARS = 10_000  # of quotes and pages, in which units are looked for
 MAX_STEPS = 60  # results of a first step that a second one uses
 PAGE_COUNT = re.compile(r"\bhow many pages\b|多少页|几页", re.IGNORECASE)
 COUNTABLE = 20  # a larger number is no count of what is quoted
@@ -178,7 +179,7 @@ def _given(asked: str) -> list[Quantity]:
 
 def _powers(asked: str, texts: Sequence[str]) -> tuple[int, ...]:
     """Powers of ten by which the answer may differ from a result: the quotes are in GWh, the answer is asked in MWh."""
-    shown, wanted = scales(folded("\n".join(texts))), scales(asked)
+    shown, wanted = scales(folded("\n".join(texts)[:MAX_CHARS])), scales(asked)
     words = {a - b for a in {0, *shown.get("", ())} for b in wanted.get("", {0})} | {0}
     units = {a - b for kind in {*wanted, *shown} - {""} for a in shown.get(kind, ()) for b in wanted.get(kind, ())}
     return tuple(sorted({w + u for w in words for u in {0, *units}}, key=abs))

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 
 from corpus.blocks import flatten
 from corpus.layout import center
@@ -179,7 +180,7 @@ class Asked:
         if not re.search(rf"[\d{CJK}]", bare):
             return bool(words) and words <= self.words
         parts = bare.split(PARENT.strip())
-        return bool(words) and all(joined(tokens(p)) in self.key and contains(self.text, p) for p in parts)
+        return bool(words) and all(_key(p) in self.key and contains(self.text, p) for p in parts)
 
     def hints(self, label: str, said: frozenset[str]) -> bool:
         """Whether half of a label's words are said, those aside that are `said` by another label."""
@@ -230,11 +231,18 @@ def quoted_rows(grid: Grid, quotes: Sequence[str]) -> list[Row]:
 
 def is_quoted(row: Row, quote: str) -> bool:
     """Whether a quote holds the label of a row and some of its cells, and no number of anything else."""
-    words = Counter(w for text in (row.label, *row.cells) for w in tokens(text))
-    said = [w for w in tokens(quote) if w[0].isdecimal()]
     own = folded(row.label.split(PARENT)[-1])
-    named = contains(quote, own) or contains(quote, UNIT_NOTE.sub(" ", own))
-    return named and not Counter(said) - words and any(contains(quote, c) for c in row.cells)
+    labels = [label for label in (own, UNIT_NOTE.sub(" ", own)) if _key(label) in _key(quote)]
+    if not any(contains(quote, label) for label in labels):
+        return False
+    words = Counter(w for text in (row.label, *row.cells) for w in tokens(text))
+    said = Counter(w for w in tokens(quote) if w[0].isdecimal())
+    return not said - words and any(contains(quote, c) for c in row.cells)
+
+
+@lru_cache(maxsize=10_000)
+def _key(text: str) -> str:
+    return joined(tokens(text))
 
 
 def column_names(grid: Grid, asked: Asked) -> set[str]:

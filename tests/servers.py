@@ -57,15 +57,31 @@ class _Handler(BaseHTTPRequestHandler):
             super().handle()
 
     def body(self) -> bytes:
-        """The request's body, also in chunks."""
+        """The request's body, also in chunks.
+
+        Raises:
+            ConnectionError: the client went away within it.
+        """
         if "chunked" not in self.headers.get("Transfer-Encoding", ""):
-            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            return self._exactly(int(self.headers.get("Content-Length") or 0))
         whole = b""
-        while size := int(self.rfile.readline().split(b";")[0], 16):
-            whole += self.rfile.read(size)
-            self.rfile.readline()
-        self.rfile.readline()
+        while size := int(self._line().split(b";")[0], 16):
+            whole += self._exactly(size)
+            self._line()
+        self._line()
         return whole
+
+    def _exactly(self, size: int) -> bytes:
+        data = self.rfile.read(size)
+        if len(data) < size:
+            raise ConnectionError(f"{len(data)} of {size} bytes came")
+        return data
+
+    def _line(self) -> bytes:
+        line = self.rfile.readline()
+        if not line.endswith(b"\n"):
+            raise ConnectionError("a line ends too soon")
+        return line
 
 
 @contextmanager
@@ -137,7 +153,10 @@ def faulty_proxy(upstream: str, faults: Faults) -> Iterator[str]:
                 self.rfile.read(int(self.headers.get("Content-Length") or 0) // 2)
             if fault in ("refuse", "half"):
                 return
-            body = self.body()
+            try:
+                body = self.body()
+            except ConnectionError:  # of a client that was killed: half an object is none, as in any real store
+                return
             if fault in ("500", "503", "429"):
                 self.answer(int(fault), [], b"injected")
                 return

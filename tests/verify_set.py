@@ -5,7 +5,7 @@ heading of level 1, `##` of level 2, `!` a caption, `|` a row of a table. `quest
 kind: right, or what is wrong with them. Every other question of a kind about the first six documents was held out while
 the checks were tuned on the rest; those about the other six were counted when they were new, then tuned on as well.
 `blind.jsonl` was written by somebody who had not seen the checks; what it lost was looked at afterwards. `blind2.jsonl`
-was written after the checks and before any result was seen, and nothing was tuned on it.
+was written by the author of the checks, before any result was seen; no check was changed for it.
 `examples.jsonl` are right questions about examples/documents, which the benchmark judges on pages that a build parsed.
 """
 
