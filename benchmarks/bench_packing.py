@@ -10,10 +10,10 @@ The peers live in an interpreter of their own, made by
     PEERS/bin/pip install --no-deps llamafactory==0.9.5
 
 `packing_peers.py` says what each contestant is and what its clock covers; a peer that is missing is named as not run.
-Every measurement is a process of its own on one core. One whose clock has run for `--budget-s` is killed and named as
-over budget, at that size and at larger ones. Seconds and memory are medians of the rounds, contestant after contestant
-in each round; what takes longer than 20 s is run once. The file has the seconds of the processor too, which a busy
-machine changes less.
+Every measurement is a process of its own on one core. One whose clock has run for `--budget-s`, or that asks for more
+than 12 GiB, is ended and named as over budget, at that size and at larger ones. Seconds and memory are medians of the
+rounds, contestant after contestant in each round; what takes longer than 20 s is run once. The file has the seconds of
+the processor too, which a busy machine changes less.
 
 Part 1, `--samples` samples of five kinds, in no order:
 
@@ -59,7 +59,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from packing_bound import counted_bound, row_bound
-from packing_peers import CONTESTANTS, PATCHES_PER_TOKEN, PEERS, ROWS_PER_STEP, id_bytes
+from packing_peers import CONTESTANTS, OUT_OF_MEMORY, PATCHES_PER_TOKEN, PEERS, ROWS_PER_STEP, id_bytes
 
 from corpus.rundir import available_cores
 from packing.cost import QWEN2_5_VL_7B, sample_flops
@@ -162,7 +162,7 @@ class Contest:
         command = [python, str(script), name, str(lengths_file), str(CAPACITY), str(self._budget_s), str(rows_file)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
-        if done.returncode == -signal.SIGALRM:
+        if done.returncode in (-signal.SIGALRM, OUT_OF_MEMORY):
             self._over.add((name, distribution))
             return "over budget"
         if done.returncode:
@@ -329,7 +329,14 @@ def main() -> None:
     args = parser.parse_args()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
-    result: dict[str, Any] = {"capacity": CAPACITY, "rows_per_step": ROWS_PER_STEP, "budget_s": args.budget_s}
+    names = ("numpy", "pyarrow", "scipy")
+    result: dict[str, Any] = {
+        "capacity": CAPACITY,
+        "rows_per_step": ROWS_PER_STEP,
+        "budget_s": args.budget_s,
+        "versions": {"python": platform.python_version(), **{n: importlib.metadata.version(n) for n in names}},
+        "machine": f"{processor()}, {platform.machine()}, {available_cores()} cores, one used",
+    }
     with tempfile.TemporaryDirectory() as folder:
         contest = Contest(Path(folder), args.peers, args.budget_s, args.repeats)
         for distribution, lengths_of in DISTRIBUTIONS.items():
@@ -342,6 +349,7 @@ def main() -> None:
                     figures |= judge(contest.rows_of(name), bound)
             print_quality(distribution, about, found)
             result[distribution] = {**about, "contestants": found}
+            save(args.out, result, contest)
 
         scale: dict[str, dict[str, dict[str, Any]]] = {}
         for n in map(int, args.sizes.split(",")):
@@ -352,15 +360,14 @@ def main() -> None:
                 if "refused" not in figures:
                     figures |= filling(contest.rows_of(name), bound)
             scale[str(n)] = {**found, "corpus pack, whole": contest.command(lengths)}
-        print_scale(scale)
-        result["scale"] = scale
+            print_scale(scale)
+            save(args.out, {**result, "scale": scale}, contest)
 
-    names = ("numpy", "pyarrow", "scipy")
-    result["versions"] = {"python": platform.python_version(), **{n: importlib.metadata.version(n) for n in names}}
-    result["peers"] = contest.versions
-    result["machine"] = f"{processor()}, {platform.machine()}, {available_cores()} cores, one used"
-    if args.out:
-        args.out.write_text(json.dumps(result, indent=1) + "\n")
+
+def save(out: Path | None, result: dict[str, Any], contest: Contest) -> None:
+    """Write what is known so far: it takes half an hour."""
+    if out:
+        out.write_text(json.dumps({**result, "peers": contest.versions}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 What is common to all: lengths in the order of the file in, rows in the order in which the packer gives them out. The
 clock runs from lengths in the form that the packer takes (a list, a dataset) to rows in the form that it gives; imports
 and conversions are outside of it. When it has run for BUDGET_S seconds, SIGALRM ends the process. Memory is the
-process's own peak from there on, above what it held before.
+process's own peak from there on, above what it held before; what asks for more than 12 GiB ends.
 
 Only lengths are packed, no tokens. The peers' functions are their own, called with their defaults:
 
@@ -32,6 +32,7 @@ import json
 import os
 import platform
 import re
+import resource
 import signal
 import sys
 import time
@@ -44,6 +45,8 @@ from typing import Any
 
 import numpy as np
 
+MEMORY = 12 * 2**30  # bytes; one that asks for more ends with OUT_OF_MEMORY, before the machine does
+OUT_OF_MEMORY = 99
 BATCH = 1_000  # the default of datasets' map, ms-swift and LLaMA-Factory
 OPEN_ROWS = 1_000
 ROWS_PER_STEP = 32
@@ -405,8 +408,12 @@ def versions(names: Iterable[str]) -> dict[str, str]:
 def main() -> None:
     name, lengths_file, capacity, budget_s, out = sys.argv[1:]
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     lengths = np.load(lengths_file)
-    figures, rows = measure(CONTESTANTS[name], lengths, int(capacity), int(budget_s))
+    try:
+        figures, rows = measure(CONTESTANTS[name], lengths, int(capacity), int(budget_s))
+    except MemoryError:  # Arrow's is one, too
+        sys.exit(OUT_OF_MEMORY)
     assert np.array_equal(np.sort(rows.lengths), np.sort(lengths)), "samples lost or made up"
     ends = np.cumsum(rows.sizes)
     tokens = np.diff(np.concatenate([[0], np.cumsum(rows.lengths)])[ends], prepend=0)

@@ -1,8 +1,9 @@
 """Words, lines and regions of a page to its text blocks, in reading order.
 
 Reading order is the order of the text layer, which producers write column by column; the layout model only says
-which lines belong together and what they are. A block keeps its line breaks and hyphens, so that a transcription
-is what the page shows; whoever wants flowing text calls `flatten`.
+which lines belong together and what they are. OCR reads across columns, so there the order of the model's regions
+counts. A block keeps its line breaks and hyphens, so that a transcription is what the page shows; whoever wants flowing
+text calls `flatten`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
 
 from corpus.layout import Line, PageLayout, center, contains, rounded, union
 from corpus.records import Block, Box
@@ -39,17 +39,6 @@ CAPTION_START = re.compile(
     r"(?:Figure|Fig\.|Table|Abbildung|Tabelle|Tableau|\u56fe|\u8868) ?[A-Z]?\d+(?:[-.]\d+)*[:.|\uff1a]"
 )
 ITEM_START = re.compile(r"[\u2022\u25cf\u25aa\u25e6\u2023\u00b7\u2013-] \S|\(?(?:\d{1,2}|[a-z])[.)] \S")
-
-
-class ReadLine(Protocol):
-    """A line of OCR in points."""
-
-    @property
-    def box(self) -> Box: ...
-    @property
-    def text(self) -> str: ...
-    @property
-    def confidence(self) -> float: ...
 
 
 def clean(text: str) -> str:
@@ -117,21 +106,47 @@ def _alike(a: float, b: float) -> bool:
     return max(a, b) < LARGER * min(a, b)
 
 
-def ocr_blocks(lines: Sequence[ReadLine]) -> tuple[Block, ...]:
-    """Blocks of a page read by OCR; `lines` in points. A block is as sure as its lowest line.
+def ocr_blocks(layout: PageLayout) -> tuple[Block, ...]:
+    """Blocks of a page that OCR read: by the layout model's regions, else by size, place and wording.
 
-    There is no layout model for pictures of pages: size, place and wording say what a block is.
+    Every line ends in exactly one block, which is as sure as its lowest line.
     """
-    plain = [Line(line.box, clean(line.text), line.box[3] - line.box[1], False) for line in lines]
-    body = _body_size(plain)
-    blocks = []
-    for members in _paragraphs(list(range(len(plain))), plain, breaks=ITEM_START):
-        own = [plain[i] for i in members]
-        made = _block(_kind_by_wording(own, body), own, body, bold_body=True)
-        sure = tuple(round(lines[i].confidence, 4) for i in members)
-        heading = made.kind == "heading"
-        blocks.append(replace(made, confidence=min(sure), line_confidences=sure, emphasised=heading))
-    return tuple(blocks)
+    owner = [_owner(line, layout) for line in layout.lines]
+    body = _body_size(layout.lines)
+    groups: list[tuple[tuple[int, int], Block]] = []  # (region it is or follows, index of the first line), block
+    for r, region in enumerate(layout.regions):
+        members = [i for i, o in enumerate(owner) if o == r]
+        kind = KINDS.get(region.label, "text")
+        if kind == "table":
+            members = _in_rows(members, layout.lines)
+        if members or kind in ("picture", "table"):
+            made = _read_block(kind, [layout.lines[i] for i in members], body)
+            groups.append(((r, -1), replace(made, box=rounded(region.box))))
+    loose = [i for i, o in enumerate(owner) if o is None]
+    for members in _paragraphs(loose, layout.lines, breaks=ITEM_START):
+        lines = [layout.lines[i] for i in members]
+        before = next((o for o in reversed(owner[: members[0]]) if o is not None), -1)
+        groups.append(((before, members[0]), _read_block(_kind_by_wording(lines, body), lines, body)))
+    return tuple(block for _, block in sorted(groups, key=lambda g: g[0]))
+
+
+def _read_block(kind: str, lines: Sequence[Line], body: float) -> Block:
+    sure = tuple(round(line.confidence, 4) for line in lines)
+    made = _block(kind, lines, body, bold_body=True)
+    return replace(
+        made, confidence=min(sure, default=1.0), line_confidences=sure, emphasised=bool(lines) and kind in HEADING_KINDS
+    )
+
+
+def _in_rows(members: Sequence[int], lines: Sequence[Line]) -> list[int]:
+    """Lines row by row from the top, those of a row from the left: OCR's order wavers where a scan is not straight."""
+    rows: list[list[int]] = []
+    for i in sorted(members, key=lambda i: center(lines[i].box)[1]):
+        if rows and _beside(lines[rows[-1][0]].box, lines[i].box):
+            rows[-1].append(i)
+        else:
+            rows.append([i])
+    return [i for row in rows for i in sorted(row, key=lambda i: lines[i].box[0])]
 
 
 def _kind_by_wording(lines: Sequence[Line], body: float) -> str:
@@ -165,8 +180,11 @@ def _join(lines: Sequence[Line], gap: str) -> str:
 
 
 def _same_row(a: Box, b: Box) -> bool:
-    overlap = min(a[3], b[3]) - max(a[1], b[1])
-    return overlap > 0.5 * min(a[3] - a[1], b[3] - b[1]) and b[0] >= a[0]
+    return _beside(a, b) and b[0] >= a[0]
+
+
+def _beside(a: Box, b: Box) -> bool:
+    return min(a[3], b[3]) - max(a[1], b[1]) > 0.5 * min(a[3] - a[1], b[3] - b[1])
 
 
 def _paragraphs(

@@ -26,6 +26,32 @@ MIN_CHANGES = 8  # from ink to paper or back, across the strip, in the densest r
 WIDTH_TO_HEIGHT = 0.6  # of a character, the height being that of a line's ink
 FAINT = 8  # grey levels that nobody sees
 MIN_SEEN = 0.02  # share of a line's pixels that differ from its background
+DARK = 160  # grey level below which a pixel may belong to a rule
+
+
+def horizontal_rules(grey: NDArray[np.uint8], shortest: int, thickest: int) -> list[Box]:
+    """Horizontal strokes of a picture, as boxes in pixels, from the top; a stroke may slope by a pixel in its length.
+
+    Args:
+        grey: the page's picture, [height, width].
+        shortest: pixels from left to right, at least.
+        thickest: pixels from top to bottom, at most.
+    """
+    borders = np.diff(np.pad(grey < DARK, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    rows, starts = np.nonzero(borders == 1)
+    ends = np.nonzero(borders == -1)[1]
+    long = ends - starts >= shortest
+    found: list[list[int]] = []
+    growing: list[list[int]] = []  # strokes that reach the row above, or this one
+    for y, x0, x1 in np.stack([rows, starts, ends], axis=1)[long].tolist():
+        growing = [s for s in growing if s[3] >= y]
+        touched = next((s for s in growing if x0 <= s[2] and s[0] <= x1), None)
+        if touched is None:
+            found.append([x0, y, x1, y + 1])
+            growing.append(found[-1])
+        else:
+            touched[:] = min(touched[0], x0), touched[1], max(touched[2], x1), y + 1
+    return [(float(s[0]), float(s[1]), float(s[2]), float(s[3])) for s in found if s[3] - s[1] <= thickest]
 
 
 def unread_chars(grey: NDArray[np.uint8], read: Iterable[Box]) -> int:

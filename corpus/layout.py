@@ -6,9 +6,14 @@ from them alone, without PyMuPDF, so that every decision can be tested on litera
 
 from __future__ import annotations
 
+import itertools
+import re
+import unicodedata
 from dataclasses import dataclass
 
 from corpus.records import Box
+
+NARROW = " .,:;!|'()[]ijlftI"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +26,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of one text block, in the order of the page's text layer."""
+    """One line of one text block, in the order of the page's text layer, or in that of OCR."""
 
     box: Box
     text: str
@@ -29,6 +34,7 @@ class Line:
     bold: bool  # every span is bold
     hidden: bool = False  # every span is drawn invisibly: neither filled nor stroked, or fully transparent
     pale: bool = False  # every span is of a light colour, which a light background swallows
+    confidence: float = 1.0  # 0..1; below 1 only where OCR read it
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,24 @@ class Painting:
     texts: tuple[tuple[int, Box], ...]  # order and place of each run of text
     images: tuple[PaintedImage, ...]
     num_shapes: int  # filled or stroked
+
+
+def words_of_line(line: Line) -> list[Word]:
+    """A line's words where only its own box is known: its characters share its width as they do in most fonts."""
+    parts = [0, *itertools.accumulate(_parts(c) for c in line.text)]
+    x0, y0, x1, y1 = line.box
+    scale = (x1 - x0) / max(1, parts[-1])
+    return [
+        Word((x0 + parts[m.start()] * scale, y0, x0 + parts[m.end()] * scale, y1), m[0])
+        for m in re.finditer(r"\S+", line.text)
+    ]
+
+
+def _parts(char: str) -> int:
+    """Width of a character in quarters of the height of its line."""
+    if unicodedata.east_asian_width(char) in "WF":
+        return 4
+    return 1 if char in NARROW else 2
 
 
 def image_share(painting: Painting, layout: PageLayout) -> float:

@@ -8,26 +8,26 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from corpus.blocks import layer_blocks, ocr_blocks
+from corpus.blocks import clean, layer_blocks, ocr_blocks
 from corpus.config import DEFAULT_STORAGE, OcrSettings, ParseSettings, StorageSettings
 from corpus.errors import DocumentError
 from corpus.fetch import local_copy
-from corpus.ink import LONG_SIDE
-from corpus.layout import Line, PageLayout, Painting, Region, Word
+from corpus.ink import LONG_SIDE, horizontal_rules
+from corpus.layout import Line, PageLayout, Painting, Region, Word, words_of_line
 from corpus.ocr import OcrLine, load_engine, mean_confidence
 from corpus.page_images import LONG_SIDE as HASHED_SIDE
 from corpus.page_images import image_hash, raster_size
 from corpus.paint import painting
-from corpus.records import Block, Box, Document, Page, PageGrid, is_sound_layer
+from corpus.records import Block, Box, Document, Page, PageGrid, Table, is_sound_layer
 from corpus.render import first_line, open_pdf, pymupdf, render
 from corpus.sections import Bookmark, with_sections
 from corpus.store import read_records, write_records
@@ -37,9 +37,10 @@ from corpus.text_layer import SOUND, Verdict, examine
 from corpus.vision_tokens import MAX_ASPECT_RATIO, natural_size
 from corpus.workers import return_freed_memory
 
-STAGE_VERSION = 4  # raise it when the same input should be parsed anew
+STAGE_VERSION = 5  # raise it when the same input should be parsed anew
 MIN_GAIN = 2  # times the text of a sparse layer that OCR must find to be taken instead
 MAX_OCR_PIXELS = 12_845_056
+SHORTEST_RULE, THICKEST_RULE = 12.0, 3.0  # points, of a stroke on a scan
 PALE = 160  # lightness, 0..255, from which text may vanish on paper
 MIN_IDENTIFYING_WORDS = 64  # a crop may cut some of them
 
@@ -142,23 +143,23 @@ def _parse_page(pdf: Any, index: int, doc_id: str, parse: ParseSettings, ocr: Oc
     except Exception as e:  # a fault of this page's content must not cost the document
         layout = PageLayout(width, height, (), (), (), ())
         verdict = Verdict("ocr", f"unreadable-text-layer: {first_line(e)}")
-    source, reason, blocks, confidence = verdict.source, verdict.reason, layer_blocks(layout), 1.0
-    if source != "layer" and (problem or ocr.engine == "none"):
-        source, reason, blocks, confidence = _unread(verdict, blocks, problem or "ocr.engine is none")
-    elif source != "layer":
-        source, reason, blocks, confidence = _choose(verdict, blocks, *_read_by_ocr(pdf[index], ocr, reason))
-    sound = is_sound_layer(source, reason)
+    text = layer = Text(verdict.source, verdict.reason, layer_blocks(layout))
+    if verdict.source != "layer" and (problem or ocr.engine == "none"):
+        text = _unread(verdict, layer.blocks, problem or "ocr.engine is none")
+    elif verdict.source != "layer":
+        text = _choose(verdict, layer.blocks, _read_by_ocr(pdf[index], ocr, parse, verdict.reason))
+    sound = is_sound_layer(text.source, text.reason)
     return Page(
         doc_id=doc_id,
         index=index,
         width=width,
         height=height,
         rotation=int(page.rotation),
-        text_source=source,
-        text_reason=reason,
-        ocr_confidence=confidence,
-        blocks=blocks,
-        tables=strict_tables(layout) if sound else (),
+        text_source=text.source,
+        text_reason=text.reason,
+        ocr_confidence=text.confidence,
+        blocks=text.blocks,
+        tables=strict_tables(layout) if sound else text.tables,
         problem=problem,
         image_hash=image_hash(thumbnail(pdf[index])) if wants_image(parse, sound, layout, problem) else "",
     )
@@ -178,23 +179,29 @@ def thumbnail(page: Any, long_side: int = HASHED_SIDE) -> Image.Image:
         return Image.new("L", (width, height), 255)
 
 
-Text = tuple[str, str, tuple[Block, ...], float]  # a page's text source, the reason for it, blocks, OCR's confidence
+class Text(NamedTuple):
+    """What a page says, by its layer or by OCR."""
+
+    source: str  # "layer", "ocr" or "none"
+    reason: str
+    blocks: tuple[Block, ...] = ()
+    tables: tuple[Table, ...] = ()  # of OCR
+    confidence: float = 1.0  # of OCR
 
 
 def _unread(verdict: Verdict, layer: tuple[Block, ...], why: str) -> Text:
     """The text of a page that OCR should have read and cannot: its layer, if that is only incomplete or unproven."""
     if verdict.source == "better" or verdict.reason.startswith("invisible"):
-        return "layer", verdict.reason, layer, 1.0
-    return "none", f"{verdict.reason}, and {why}", (), 1.0
+        return Text("layer", verdict.reason, layer)
+    return Text("none", f"{verdict.reason}, and {why}")
 
 
-def _choose(
-    verdict: Verdict, layer: tuple[Block, ...], source: str, reason: str, read: tuple[Block, ...], confidence: float
-) -> Text:
+def _choose(verdict: Verdict, layer: tuple[Block, ...], read: Text) -> Text:
     """What OCR read, unless the layer might do and OCR found little more (a photo with a caption)."""
-    if verdict.source == "better" and not _says_more("".join(b.text for b in read), "".join(b.text for b in layer)):
-        return "layer", f"{SOUND.reason}: OCR read no more ({verdict.reason})", layer, 1.0
-    return source, reason, read, confidence
+    found, shown = ("".join(b.text for b in blocks) for blocks in (read.blocks, layer))
+    if verdict.source == "better" and not _says_more(found, shown):
+        return Text("layer", f"{SOUND.reason}: OCR read no more ({verdict.reason})", layer)
+    return read
 
 
 def _says_more(read: str, layer: str) -> bool:
@@ -232,27 +239,22 @@ class PageView:
         return np.asarray(thumbnail(self._page, LONG_SIDE))
 
 
-def _read_by_ocr(page: Any, ocr: OcrSettings, reason: str) -> Text:
+def _read_by_ocr(page: Any, ocr: OcrSettings, parse: ParseSettings, reason: str) -> Text:
     height, width = natural_size(page.rect.width, page.rect.height, ocr.dpi)
     shrink = min(1.0, math.sqrt(MAX_OCR_PIXELS / (height * width)))
     size = PageGrid(height=max(1, int(height * shrink)), width=max(1, int(width * shrink)))
     try:
         image = np.asarray(render(page, size))
         if image.min() == image.max():
-            return "none", "blank-page", (), 1.0
+            return Text("none", "blank-page")
         found = load_engine(ocr).read(image)
     except DocumentError as e:
-        return "none", f"{e.reason}: {e.detail}", (), 1.0
+        return Text("none", f"{e.reason}: {e.detail}")
     lines = [line for line in found if line.confidence >= ocr.min_confidence]
     if not lines:
-        return "none", f"{reason}, and OCR found no text", (), 1.0
-    x, y = page.rect.width / size.width, page.rect.height / size.height
-    in_points = [
-        OcrLine((b[0] * x, b[1] * y, b[2] * x, b[3] * y), line.text, line.confidence)
-        for line in lines
-        for b in (line.box,)
-    ]
-    return "ocr", reason, ocr_blocks(in_points), round(mean_confidence(found), 4)
+        return Text("none", f"{reason}, and OCR found no text")
+    layout = layout_of_reading(image, lines, page.rect.width, page.rect.height, use_model=parse.layout == "model")
+    return Text("ocr", reason, ocr_blocks(layout), strict_tables(layout), round(mean_confidence(found), 4))
 
 
 def _bookmarks(pdf: Any) -> list[Bookmark]:
@@ -290,6 +292,56 @@ def read_layout(page: Any, use_model: bool = True) -> PageLayout:
         regions = tuple(Region(r.label, _turned(r.box, turn)) for r in regions)
         rules = ()
     return PageLayout(displayed.width, displayed.height, words, lines, regions, rules)
+
+
+def layout_of_reading(
+    image: NDArray[np.uint8], found: Sequence[OcrLine], width: float, height: float, use_model: bool = True
+) -> PageLayout:
+    """Words, lines, regions and rules of a page that OCR read.
+
+    The layout model looks at text in boxes, not at pixels, so it is shown a page on which the lines are set anew.
+
+    Args:
+        image: the picture that was read, [height, width, 3].
+        found: what was read, in pixels.
+        width: of the page as displayed, in points, as its height and all boxes that are returned.
+    """
+    x, y = width / image.shape[1], height / image.shape[0]
+    lines = tuple(
+        Line((b[0] * x, b[1] * y, b[2] * x, b[3] * y), text, (b[3] - b[1]) * y, False, confidence=line.confidence)
+        for line in found
+        for b, text in ((line.box, clean(line.text)),)
+        if text
+    )
+    words = tuple(word for line in lines for word in words_of_line(line))
+    if not use_model:
+        return PageLayout(width, height, words, lines, (), ())
+    grey = np.asarray(Image.fromarray(image).convert("L"))
+    strokes = horizontal_rules(grey, shortest=round(SHORTEST_RULE / x), thickest=round(THICKEST_RULE / y))
+    rules = tuple((b[0] * x, b[1] * y, b[2] * x, b[3] * y) for b in strokes)
+    try:
+        with pymupdf.open() as pdf:
+            page = pdf.new_page(width=width, height=height)
+            _set(page, lines, rules)
+            regions = _regions(page)
+    except Exception:  # lines without regions are still text
+        regions = ()
+    return PageLayout(width, height, words, lines, regions, rules)
+
+
+def _set(page: Any, lines: Sequence[Line], rules: Sequence[Box]) -> None:
+    """Print lines into their boxes, each stretched to its width, and rules."""
+    font = pymupdf.Font("cjk")  # with Latin, Greek and Cyrillic
+    for line in lines:
+        x0, y0, x1, y1 = line.box
+        size = max(1.0, (y1 - y0) / (font.ascender - font.descender))
+        origin = pymupdf.Point(x0, y1 + font.descender * size)
+        writer = pymupdf.TextWriter(page.rect)
+        writer.append(origin, line.text, font=font, fontsize=size)
+        stretch = (x1 - x0) / max(1.0, font.text_length(line.text, fontsize=size))
+        writer.write_text(page, morph=(origin, pymupdf.Matrix(max(stretch, 0.01), 1)))
+    for rule in rules:
+        page.draw_rect(rule, color=None, fill=0)
 
 
 def _turn(rotation: int, width: float, height: float) -> Any:

@@ -94,6 +94,7 @@ def _tokens(words: list[Word], em: float) -> list[Token]:
             assert previous is not None
             previous.words.append(word)
         elif OPENING.fullmatch(word.text):
+            require(all(p.text != word.text for p in pending))  # a "$" of a cell whose dash was not read
             pending.append(word)
         elif CLOSING.fullmatch(word.text) and previous is not None and previous.value and not pending:
             previous.words.append(word)

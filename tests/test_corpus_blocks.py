@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpus.blocks import KINDS, clean, flatten, layer_blocks, ocr_blocks
-from corpus.layout import Line, PageLayout, Region
-from corpus.ocr import OcrLine
-from corpus.records import Block, Box
+from corpus.layout import Line, PageLayout, Region, words_of_line
+from corpus.records import Block
 
 
 def line(text: str, y: float, x: float = 72, *, size: float = 10, bold: bool = False, width: float = 200) -> Line:
@@ -159,22 +158,22 @@ def test_every_line_ends_in_exactly_one_block(lines: list[Line], regions: list[R
 # ----------------------------------------------------------------------------------------------------------- OCR
 
 
-def test_a_block_of_ocr_is_as_sure_as_its_lowest_line() -> None:
-    def read(text: str, y: float, confidence: float) -> OcrLine:
-        box: Box = (72, y, 300, y + 10)
-        return OcrLine(box, text, confidence)
+def read(text: str, y: float, height: float = 10, *, x: float = 72, width: float = 328, sure: float = 0.99) -> Line:
+    """A line of OCR."""
+    return Line((x, y, x + width, y + height), text, height, False, confidence=sure)
 
-    found = ocr_blocks([read("one", 100, 0.91), read("two", 112, 0.678912), read("far", 300, 0.99)])
+
+def test_a_block_of_ocr_is_as_sure_as_its_lowest_line() -> None:
+    found = ocr_blocks(
+        layout(read("one", 100, width=228, sure=0.91), read("two", 112, width=228, sure=0.678912), read("far", 300))
+    )
     assert [(b.kind, b.text, b.confidence) for b in found] == [("text", "one\ntwo", 0.6789), ("text", "far", 0.99)]
     assert found[0].box == (72, 100, 300, 122)
     assert [b.line_confidences for b in found] == [(0.91, 0.6789), (0.99,)]
-    assert ocr_blocks([]) == ()
+    assert ocr_blocks(layout()) == ()
 
 
 def test_size_and_wording_tell_what_ocr_read() -> None:
-    def read(text: str, y: float, height: float = 10) -> OcrLine:
-        return OcrLine((72, y, 400, y + height), text, 0.99)
-
     page = [
         read("2. Pumps and valves", 50, 16),
         read("The council reads its report on", 80),
@@ -188,7 +187,8 @@ def test_size_and_wording_tell_what_ocr_read() -> None:
         read("Table of contents", 220),
         read("A LARGE LINE THAT ENDS LIKE A SENTENCE.", 250, 16),
     ]
-    assert [(b.kind, b.text.replace("\n", " / ")) for b in ocr_blocks(page)] == [
+    found = ocr_blocks(layout(*page))
+    assert [(b.kind, b.text.replace("\n", " / ")) for b in found] == [
         ("heading", "2. Pumps and valves"),
         ("text", "The council reads its report on / copper and pumps."),
         ("list-item", "1. First item of a list / that goes on"),
@@ -199,7 +199,51 @@ def test_size_and_wording_tell_what_ocr_read() -> None:
         ("text", "Table of contents"),
         ("text", "A LARGE LINE THAT ENDS LIKE A SENTENCE."),
     ]
-    assert [b.emphasised for b in ocr_blocks(page)] == [True] + [False] * 8
+    assert [b.emphasised for b in found] == [True] + [False] * 8
+
+
+def test_what_ocr_reads_across_columns_is_put_in_order_by_the_model() -> None:
+    left, right = (50.0, 50.0, 300.0, 200.0), (310.0, 50.0, 560.0, 200.0)
+    lines = [
+        read("left one", 60, x=60, width=200),
+        read("right one", 60, x=320, width=200),
+        read("left two", 72, x=60, width=200),
+        read("right two", 72, x=320, width=200),
+        read("no region", 300),
+    ]
+    found = ocr_blocks(layout(*lines, regions=(Region("text", left), Region("section-header", right))))
+    assert [(b.kind, b.text) for b in found] == [
+        ("text", "left one\nleft two"),
+        ("heading", "right one\nright two"),
+        ("text", "no region"),
+    ]
+    assert [b.emphasised for b in found] == [False, True, False]
+
+
+def test_a_table_that_ocr_read_is_put_in_rows() -> None:
+    cells = [  # a scan that is not straight: what stands to the right is read first
+        read("2023", 58, x=300, width=40),
+        read("Year", 60, width=60),
+        read("41", 71, x=300, width=40, sure=0.8),
+        read("Oslo", 73, width=60),
+    ]
+    (table,) = ocr_blocks(layout(*cells, regions=(Region("table", (60.0, 50.0, 400.0, 90.0)),)))
+    assert (table.kind, table.text, table.confidence) == ("table", "Year\t2023\nOslo\t41", 0.8)
+    assert table.line_confidences == (0.99, 0.99, 0.99, 0.8)  # in the order of the text
+
+
+@given(st.lists(LINES, max_size=12), st.lists(REGIONS, max_size=5))
+def test_every_line_that_ocr_read_ends_in_exactly_one_block(lines: list[Line], regions: list[Region]) -> None:
+    named = [Line(x.box, f"line{i}", x.size, x.bold) for i, x in enumerate(lines)]
+    found = ocr_blocks(layout(*named, regions=tuple(regions)))
+    assert Counter(word for b in found for word in b.text.split()) == Counter(x.text for x in named)
+
+
+def test_words_share_the_width_of_their_line() -> None:
+    (one, two) = words_of_line(Line((100, 10, 200, 20), "ab 港", 10, False))
+    assert (one.text, tuple(map(round, one.box))) == ("ab", (100, 10, 144, 20))
+    assert (two.text, tuple(map(round, two.box))) == ("港", (156, 10, 200, 20))
+    assert words_of_line(Line((100, 10, 200, 20), "", 10, False)) == []
 
 
 def test_a_block_stands_out_only_if_every_line_does() -> None:

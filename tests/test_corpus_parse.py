@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,20 +13,24 @@ from fakes import document, picture_of
 from reportlab.pdfgen.canvas import Canvas
 
 from corpus import parse
+from corpus.blocks import layer_blocks
 from corpus.config import OcrSettings, ParseSettings
 from corpus.errors import DocumentError
 from corpus.layout import PageLayout
 from corpus.ocr import OcrLine
-from corpus.parse import JoinJob, ParseJob, join_partition, parse_pages
-from corpus.records import Document, Page
-from corpus.render import count_pages
+from corpus.parse import JoinJob, ParseJob, join_partition, parse_pages, read_layout
+from corpus.records import Document, Page, PageGrid
+from corpus.render import count_pages, open_pdf, render
 from corpus.store import file_sha256, read_records
+from corpus.tables import strict_tables
 from corpus.text_layer import Verdict
 
 MakePdf = Callable[..., Path]
 
 FONTS = ParseSettings(layout="fonts")
 NO_OCR = OcrSettings(engine="none")
+REPORT = Path(__file__).parent.parent / "examples" / "documents" / "annual-report.pdf"
+TABLE_PAGE = 15  # one table and one figure, with captions
 
 
 def of_file(path: Path) -> Document:
@@ -115,6 +120,28 @@ def test_a_page_that_is_an_image_is_read_by_ocr(make_pdf: MakePdf) -> None:
     x0, y0, x1, y1 = block.box  # drawn at (72, 72), two lines of 12 points
     assert abs(x0 - 72) < 6 and abs(y0 - 72) < 6
     assert 150 < x1 < 350 and 90 < y1 < 110
+
+
+def test_a_scanned_page_has_the_structure_of_its_original(tmp_path: Path) -> None:
+    """A page with a table, as a picture: the same cells under the same headers, and blocks of the same kinds."""
+    with open_pdf(REPORT) as pdf:
+        original = pdf[TABLE_PAGE]
+        width, height = original.rect.width, original.rect.height
+        picture = render(original, PageGrid(height=round(2 * height), width=round(2 * width)))
+        layout = read_layout(pdf[TABLE_PAGE])
+    picture.save(tmp_path / "scan.pdf", resolution=144)
+    (page,) = parsed(tmp_path / "scan.pdf", ParseSettings(layout="model"), OcrSettings())
+    assert page.text_source == "ocr"
+    (expected,), (found,) = strict_tables(layout), page.tables
+    assert (found.columns, found.whole) == (expected.columns, expected.whole)
+    assert [(r.label, [c.text for c in r.cells]) for r in found.rows] == [
+        (r.label, [c.text for c in r.cells]) for r in expected.rows
+    ]
+    kinds = Counter(b.kind for b in layer_blocks(layout))
+    assert Counter(b.kind for b in page.blocks) == kinds
+    targets = {page.blocks[b.target].kind: b.text for b in page.blocks if b.kind == "caption"}
+    assert sorted(targets) == ["picture", "table"]
+    assert targets["table"].startswith("Table")
 
 
 def test_a_rotated_page_is_as_a_reader_sees_it(make_pdf: MakePdf) -> None:

@@ -389,3 +389,10 @@ def test_unit_from_the_lead_in_and_from_nowhere() -> None:
     region, texts = above("section-header", "Industrial Business (37.4% of sales)")
     assert read([*texts, *plain], regions=[region])[0].unit == ""
     assert read(plain)[0].unit == ""
+
+
+def test_a_dash_that_ocr_did_not_read_leaves_no_number_in_its_column() -> None:
+    signed = changed(BODY, (285, 120, "100"), (270, 120, "$"), (281, 120, "100"))
+    assert read(HEADER + signed)[0].rows[0].cells[0].text == "$100"
+    lost = [*signed, (360, 120, "$"), (372, 120, "$")]  # "$ —" and "$ 90", the dash lost
+    assert read(HEADER + lost) == ()
