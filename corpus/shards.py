@@ -210,7 +210,7 @@ class ShardReader:
             ConfigError: there is no such sample or page.
             EngineError: as `read`.
         """
-        return self._read_any(key, [page_name(page, image_format) for image_format in SUFFIXES])
+        return self._read_any(key, (page_name(page, image_format) for image_format in SUFFIXES))
 
     def read_image(self, key: str, index: int) -> bytes:
         """The file of an image of a conversation, whatever its format; `index` counts from 0.
@@ -219,7 +219,7 @@ class ShardReader:
             ConfigError: there is no such sample or image.
             EngineError: as `read`.
         """
-        return self._read_any(key, [image_name(index, image_format) for image_format in SUFFIXES])
+        return self._read_any(key, (image_name(index, image_format) for image_format in SUFFIXES))
 
     def read_pages(self, key: str, pages: Iterable[int]) -> list[memoryview]:
         """The image files of pages, in the order asked for; as `read_members`.
@@ -271,14 +271,16 @@ class ShardReader:
         except KeyError:
             raise ConfigError(f"no sample {key!r} in {self._folder}") from None
 
-    def _read_any(self, key: str, names: Sequence[str]) -> bytes:
+    def _read_any(self, key: str, names: Iterable[str]) -> bytes:
         """The first of these members that is there."""
         sample = self._find(key)
+        tried = []
         for name in names:
             place = self._index.member(sample, name)
             if place is not None:
                 return self._read_one(sample, key, name, *place)
-        raise self._no_member(key, names[0])
+            tried.append(name)
+        raise self._no_member(key, tried[0])
 
     def _no_member(self, key: str, name: str) -> ConfigError:
         return ConfigError(f"sample {key} has no member {name!r}; it has {', '.join(self.names(key)[:5])}, ...")
