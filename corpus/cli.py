@@ -160,7 +160,7 @@ def pack(
 ) -> None:
     """Pack samples into rows and rows into balanced steps.
 
-    SAMPLES is a Parquet or JSONL table with the columns sample_id and num_tokens, and optionally num_patches,
+    SAMPLES is a Parquet, CSV or JSONL table with the columns sample_id and num_tokens, and optionally num_patches,
     num_supervised, patch_pairs (over its pages, the sum of their squared patches), task and split. It may come from
     anywhere; no other part of the pipeline is needed. Of the configuration, `model`, `packing` and `mixture` count.
 

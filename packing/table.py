@@ -1,6 +1,6 @@
 """A table of sample lengths in, a plan on disk out: the only part of packing that touches files.
 
-Any Parquet or JSONL table with `sample_id` and `num_tokens` can be packed, not only this project's own
+Any Parquet, CSV or JSONL table with `sample_id` and `num_tokens` can be packed, not only this project's own
 `samples.parquet`. A fault of the table is one line that names the file, the column, the first offending value
 and the way out, because a length that is silently taken for 0 shows up as an out-of-memory error days later.
 
@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from corpus.config import PackingSettings
@@ -37,6 +38,7 @@ from packing.report import PlanReport, make_report
 
 SPLITS = ("train", "validation")
 MAX_ID_BYTES = 1_024
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,20 +163,18 @@ def _read(path: Path) -> _RawTable:
         with path.open("rb") as f:
             magic = f.read(4)
     except OSError as e:
-        raise ConfigError(f"cannot read {path}: {e.strerror}; name a Parquet or JSONL file") from None
+        raise ConfigError(f"cannot read {path}: {e.strerror}; name a Parquet, CSV or JSONL file") from None
     if magic == b"PAR1" or path.suffix in (".parquet", ".pq"):
         return _read_parquet(path)
+    if path.suffix in DELIMITERS:
+        return _read_csv(path)
     return _read_jsonl(path)
 
 
 def _read_parquet(path: Path) -> _RawTable:
     try:
         with pq.ParquetFile(parquet_source(path)) as file:
-            names = file.schema_arrow.names
-            wanted = [c.name for c in COLUMNS if c.name in names]
-            for name in wanted:
-                if names.count(name) > 1:
-                    raise ConfigError(f"{path}: {names.count(name)} columns are named {name!r}; keep one")
+            wanted = _wanted_columns(path, file.schema_arrow.names)
             table = file.read(columns=wanted)
     except (OSError, pa.ArrowException) as e:
         first = (str(e).splitlines() or [type(e).__name__])[0]
@@ -183,6 +183,33 @@ def _read_parquet(path: Path) -> _RawTable:
     for column in COLUMNS:
         if column.name in columns:
             columns[column.name] = _cast(path, column, columns[column.name])
+    return _RawTable(path=path, columns=columns, place=lambda i: f"row {i + 1}", num_rows=table.num_rows)
+
+
+def _wanted_columns(path: Path, names: list[str]) -> list[str]:
+    wanted = [c.name for c in COLUMNS if c.name in names]
+    for name in wanted:
+        if names.count(name) > 1:
+            raise ConfigError(f"{path}: {names.count(name)} columns are named {name!r}; keep one")
+    return wanted
+
+
+def _read_csv(path: Path) -> _RawTable:
+    """Read a table whose first line names the columns; a row is counted from the line below it."""
+    layout = pacsv.ParseOptions(delimiter=DELIMITERS[path.suffix])
+    types = {c.name: pa.string() if c.kind == "text" else pa.int64() for c in COLUMNS}
+    try:
+        with pacsv.open_csv(path, parse_options=layout) as file:
+            wanted = _wanted_columns(path, file.schema.names)
+        if not wanted:
+            raise ConfigError(
+                f"{path}: its first line names none of the columns; a table of samples needs {_required()}"
+            )
+        kept = pacsv.ConvertOptions(include_columns=wanted, column_types=types)
+        table = pacsv.read_csv(path, parse_options=layout, convert_options=kept)
+    except (OSError, pa.ArrowException) as e:
+        raise ConfigError(f"{path} is not a readable CSV file: {str(e).splitlines()[0]}; write it again") from None
+    columns = {name: table.column(name) for name in wanted}
     return _RawTable(path=path, columns=columns, place=lambda i: f"row {i + 1}", num_rows=table.num_rows)
 
 
@@ -226,7 +253,7 @@ def _read_jsonl(path: Path) -> _RawTable:
                     _check_type(path, column, value, number)
                     values[column.name].append(value)
     except OSError as e:
-        raise ConfigError(f"cannot read {path}: {e.strerror}; name a Parquet or JSONL file") from None
+        raise ConfigError(f"cannot read {path}: {e.strerror}; name a Parquet, CSV or JSONL file") from None
     types = {"text": pa.string(), "integer": pa.int64()}
     columns = {c.name: pa.chunked_array([values[c.name]], types[c.kind]) for c in COLUMNS if c.name in seen}
     return _RawTable(path=path, columns=columns, place=lambda i: f"line {lines[i]}", num_rows=len(lines))
@@ -238,7 +265,7 @@ def _parse_line(path: Path, number: int, line: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as e:
         shown = line[:40].decode("utf-8", "replace").strip()
         raise ConfigError(
-            f"{path}: line {number} is not JSON ({e}): {shown!r}; give Parquet, or one JSON object a line"
+            f"{path}: line {number} is not JSON ({e}): {shown!r}; give Parquet, CSV (.csv), or one JSON object a line"
         ) from None
     if not isinstance(record, dict):
         raise ConfigError(f"{path}: line {number} is {str(record)[:40]!r}; write one JSON object a line")

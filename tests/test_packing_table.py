@@ -132,6 +132,36 @@ def test_validation_samples_are_not_planned(tmp_path: Path) -> None:
 GOOD = {"sample_id": "a", "num_tokens": 5}
 
 
+def test_a_table_made_by_hand(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('num_tokens,note,sample_id,task\n5,"a, b",007,x\n\n6,,"b ""c""",y\n')
+    samples = read_samples(tmp_path / "t.csv")
+    assert samples.sample_id.tolist() == ["007", 'b "c"']
+    assert samples.num_tokens.tolist() == [5, 6]
+    (tmp_path / "t.tsv").write_text("\ufeffsample_id\tnum_tokens\nb\t6\na\t5\n")
+    assert read_samples(tmp_path / "t.tsv").sample_id.tolist() == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,length\na,5\n", "names none of the columns; a table of samples needs 'sample_id' and 'num_tokens'"),
+        ("sample_id,tokens\na,5\n", "no column 'num_tokens'"),
+        ("sample_id,num_tokens,num_tokens\na,5,5\n", "2 columns are named 'num_tokens'; keep one"),
+        ("sample_id,num_tokens\na,five\n", "not a readable CSV file: In CSV column #1: .*five"),
+        ("sample_id,num_tokens\na,5\nb,\n", "row 2: num_tokens is null or missing; fill it"),
+        ("sample_id,num_tokens\na,5\n,6\n", "row 2: sample_id = '' must not be empty"),
+        ("sample_id,num_tokens\na,-5\n", "row 1: num_tokens = -5 must be at least 1"),
+        ("sample_id,num_tokens\na,5\na,6\n", "row 2: sample_id = 'a' is also row 1"),
+        ("sample_id,num_tokens\na,5,6\n", "not a readable CSV file: .*Expected 2 columns, got 3"),
+        ("sample_id,num_tokens\n", "the table has no rows"),
+        ("", "not a readable CSV file: Empty CSV file"),
+    ],
+)
+def test_a_csv_table_at_fault(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    refuses(tmp_path / "t.csv", message)
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -203,7 +233,7 @@ def test_two_columns_of_one_name(tmp_path: Path) -> None:
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     refuses(tmp_path / "missing.parquet", r"cannot read .*missing.parquet: No such file")
-    refuses(tmp_path, r"cannot read .*: Is a directory; name a Parquet or JSONL file")
+    refuses(tmp_path, r"cannot read .*: Is a directory; name a Parquet, CSV or JSONL file")
     (tmp_path / "text.parquet").write_text("sample_id\n")
     refuses(tmp_path / "text.parquet", r"text.parquet is not a readable Parquet file")
     good = parquet(tmp_path / "good.parquet", {"sample_id": ["a"], "num_tokens": [1]})
