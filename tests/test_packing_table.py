@@ -135,10 +135,9 @@ GOOD = {"sample_id": "a", "num_tokens": 5}
 def test_a_table_made_by_hand(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text('num_tokens,note,sample_id,task\n5,"a, b",007,x\n\n6,,"b ""c""",y\n')
     samples = read_samples(tmp_path / "t.csv")
-    assert samples.sample_id.tolist() == ["007", 'b "c"']
-    assert samples.num_tokens.tolist() == [5, 6]
+    assert dict(zip(samples.sample_id.tolist(), samples.num_tokens.tolist(), strict=True)) == {"007": 5, 'b "c"': 6}
     (tmp_path / "t.tsv").write_text("\ufeffsample_id\tnum_tokens\nb\t6\na\t5\n")
-    assert read_samples(tmp_path / "t.tsv").sample_id.tolist() == ["a", "b"]
+    assert sorted(read_samples(tmp_path / "t.tsv").sample_id.tolist()) == ["a", "b"]
 
 
 @pytest.mark.parametrize(
