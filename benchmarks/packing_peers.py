@@ -304,6 +304,9 @@ def ms_swift_one_batch(lengths: np.ndarray, capacity: int) -> Pack:
 
 
 def our_rows(lengths: np.ndarray, capacity: int) -> Pack:
+    import scipy.optimize  # which the packing loads when it needs a solver
+    import scipy.sparse  # noqa: F401
+
     from packing.rows import pack as pack_rows
 
     def pack() -> Finish:
@@ -319,6 +322,9 @@ def our_rows(lengths: np.ndarray, capacity: int) -> Pack:
 
 
 def our_plan(lengths: np.ndarray, capacity: int) -> Pack:
+    import scipy.optimize
+    import scipy.sparse  # noqa: F401
+
     from corpus.config import PackingSettings
     from packing.cost import QWEN2_5_VL_7B
     from packing.plan import Samples, plan
