@@ -8,6 +8,7 @@ digits never: a number is what it is or is not found.
 from __future__ import annotations
 
 import bisect
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ OCR_MIN_CHARS = 6  # shorter texts must be exact
 SPREAD = 2  # the words of an answer stand in order within so many times their number of words, plus a few
 SPREAD_WORDS = 6
 MAX_QUERY_CHARS = 4_000
+NEAR_BLOCKS = 3  # that a quote may run over
 
 
 def tokens(text: str) -> list[str]:
@@ -53,6 +55,30 @@ def joined(words: Iterable[str]) -> str:
 def contains(text: str, part: str) -> bool:
     """Whether the words of `part` stand in `text`, one after another."""
     return _Index([tokens(text)]).find(joined(tokens(part))) is not None
+
+
+def _neighbours(words: Sequence[str]) -> set[str]:
+    """Chinese characters two by two as they follow one another, and the words of other scripts."""
+    found = {w for w in words if not _is_chinese(w)}
+    for chinese, run in itertools.groupby(words, _is_chinese):
+        characters = list(run)
+        if chinese:
+            found.update(a + b for a, b in itertools.pairwise(characters))
+            found.update(characters if len(characters) == 1 else ())
+    return found
+
+
+def _is_chinese(word: str) -> bool:
+    return re.match(f"[{CJK}]", word) is not None
+
+
+def _is_among(number: str, words: frozenset[str]) -> bool:
+    """Whether a number stands among words, with or without closing zeros."""
+    if number in words:
+        return True
+    return number.count(".") < 2 and any(
+        w.count(".") < 2 and Decimal(w) == Decimal(number) for w in words if w[0].isdecimal()
+    )
 
 
 class _Index:
@@ -117,7 +143,12 @@ class PageText:
 
     @cached_property
     def _index(self) -> _Index:
-        return _Index([[_token(m[0]) for m in TOKEN.finditer(folded(flatten(b.text)))] for b in self.blocks])
+        return _Index(self._tokens)
+
+    @cached_property
+    def _tokens(self) -> list[list[str]]:
+        """Of each block, however long."""
+        return [[_token(m[0]) for m in TOKEN.finditer(folded(flatten(b.text)))] for b in self.blocks]
 
     @cached_property
     def words(self) -> frozenset[str]:
@@ -173,22 +204,47 @@ class PageText:
         return Found(self.page.index, union([b.box for b in blocks]))
 
     def coverage(self, text: str) -> tuple[float, str]:
-        """Share of a text's words that stand anywhere on the page, and a number of it that does not ('' = all do)."""
-        wanted = tokens(text)
-        plain = {w for w in wanted if not w[0].isdecimal() and w not in STOP_WORDS}
-        known = {Decimal(w) for w in self.words if w[0].isdecimal() and w.count(".") <= 1}
-        for word in wanted:
-            if word[0].isdecimal() and word not in self.words and (word.count(".") > 1 or Decimal(word) not in known):
-                return 0.0, word
-        missing = plain - self.words
-        if self.by_ocr and missing:
-            missing = {w for w in missing if not self._nearly(w)}
-        return (1 - len(missing) / len(plain) if plain else 1.0), ""
+        """Share of a text's words that stand near one another, and a number that is not on the page ('' = all are).
 
-    def _nearly(self, word: str) -> bool:
+        Near: in neighbouring blocks that also hold the numbers. Of Chinese, neighbouring characters count: one by one
+        they stand on every page.
+        """
+        wanted = tokens(text)
+        numbers = {w for w in wanted if w[0].isdecimal()}
+        if missing := next((w for w in wanted if w in numbers and not _is_among(w, self.words)), ""):
+            return 0.0, missing
+        chinese = re.search(f"[{CJK}]", text) is not None
+        plain = (_neighbours(wanted) if chinese else set(wanted)) - numbers - STOP_WORDS
+        if not plain:
+            return 1.0, ""
+        return max((self._covered(plain, numbers, words) for words in self._windows), default=0.0), ""
+
+    def _covered(self, plain: set[str], numbers: set[str], words: frozenset[str]) -> float:
+        """Share of plain words among those of a few blocks; 0 where these lack a number."""
+        if not all(_is_among(n, words) for n in numbers):
+            return 0.0
+        missing = plain - words
+        if self.by_ocr:
+            missing = {w for w in missing if not self._nearly(w, words)}
+        return 1 - len(missing) / len(plain)
+
+    @cached_property
+    def _windows(self) -> list[frozenset[str]]:
+        """The words, and pairs of Chinese characters, of each few neighbouring blocks."""
+        found: list[set[str]] = [set() for _ in self.blocks]
+        for i, words in enumerate(self._tokens):
+            own = {*words, *_neighbours(words)}
+            for j in range(max(0, i - NEAR_BLOCKS + 1), i + 1):
+                found[j] |= own
+        return [frozenset(words) for words in found]
+
+    @staticmethod
+    def _nearly(word: str, words: frozenset[str]) -> bool:
+        if word[0] >= "\u3000":  # one of two characters may be misread
+            return any(c in words for c in word)
         if len(word) < OCR_MIN_CHARS - 2:
             return False
-        letters = [w for w in self.words if not w[0].isdecimal()]
+        letters = [w for w in words if not w[0].isdecimal()]
         return process.extractOne(word, letters, scorer=fuzz.ratio, score_cutoff=OCR_WORD_LIKENESS) is not None
 
 
