@@ -26,6 +26,9 @@ from synth.wording import CHOICE
 MIN_WORDS = 4  # of a question
 SMALL_NUMBER = 100  # below it a result is printed somewhere by chance
 SAME_QUESTION = 0.6  # share of the words of two questions with one answer
+SAME_SMALL_NUMBER = 0.4  # the same of two that quote one passage, and answer a small number
+SAME_NAME = 0.3  # or a name or year
+SAME_PASSAGE = 0.8  # of the words of the shorter of two quotes
 TELLING_NUMBER = 10  # a smaller one stands in a question by chance
 YES_NO = re.compile(r"(?:yes|no|true|false|是|否|是的|不是|有|没有)", re.IGNORECASE)
 UNANSWERED = re.compile(
@@ -246,17 +249,43 @@ def _compares(asked: str) -> bool:
 
 
 def _duplicate(question: Question, document: DocumentText, earlier: Sequence[Question]) -> Verdict:
-    """An earlier question of the same words, or of most of them with the same answer from the same page."""
+    """An earlier question of the same words, or with the same answer and so many of them as make it the same.
+
+    A number of three digits read off the same passage needs none: two facts rarely have it in common.
+    """
     own = _asked_words(question)
-    pages = set(_evidence_pages(question))
     for other in earlier:
         theirs = _asked_words(other)
         shared = len(own & theirs) / max(1, len(own | theirs))
-        same_answer = answers_match(question.answer_format, question.answer, other.answer)
-        near = same_answer and shared >= SAME_QUESTION and bool(pages & set(_evidence_pages(other)))
-        if shared == 1 or near:
+        if shared == 1 or shared >= _enough_shared(question, other):
             return _verdict("duplicate", f"asks what {other.question_id} asks: {other.question[:120]}")
     return _passed("duplicate")
+
+
+def _enough_shared(question: Question, other: Question) -> float:
+    """The share of their words from which two questions are one; more than 1 where only equal words are."""
+    if not answers_match(question.answer_format, question.answer, other.answer):
+        return 2
+    if not {*_evidence_pages(question)} & {*_evidence_pages(other)}:
+        return 2
+    if not _same_passage(question, other):
+        return SAME_QUESTION
+    number = measured(question.answer) if len(_items(question)) == 1 else None
+    if number is None:
+        return SAME_NAME
+    quantity = number.quantity
+    small = abs(quantity.value) < SMALL_NUMBER and not quantity.value % 1
+    return SAME_SMALL_NUMBER if small else SAME_NAME if quantity.is_year else 0
+
+
+def _same_passage(question: Question, other: Question) -> bool:
+    """Whether both quote the same numbers, or one the words of the other."""
+    quotes = [" ".join(e.quote for e in q.evidence) for q in (question, other)]
+    first, second = ({q.value for q in quantities(folded(text))} for text in quotes)
+    if first or second:
+        return first == second
+    a, b = ({*tokens(text)} - STOP_WORDS for text in quotes)
+    return bool(a and b) and len(a & b) >= SAME_PASSAGE * min(len(a), len(b))
 
 
 def _asked_words(question: Question) -> set[str]:

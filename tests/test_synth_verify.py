@@ -159,6 +159,32 @@ def test_duplicates_are_the_same_words_or_most_of_them_with_the_same_answer() ->
         assert verdict("duplicate", other, first).passed
 
 
+@pytest.mark.parametrize(
+    ("text", "answer", "quote", "same"),
+    [
+        ("How much do the cranes cost, in pounds?", "640", "The cranes cost 640 pounds", True),
+        ("Give the price of the lifting gear.", "640", "The cranes cost 640 pounds", True),
+        ("起重机的价格是多少英镑？", "640", "cranes cost 640 pounds", True),
+        ("Give the price of the lifting gear.", "640", "The cranes cost 640 pounds and the quay 395", False),
+        ("How much does the quay cost?", "395", "The cranes cost 640 pounds", False),
+    ],
+)
+def test_a_telling_number_of_one_passage_makes_a_duplicate(text: str, answer: str, quote: str, same: bool) -> None:
+    first = asked("What do the cranes of the Works cost?", "640", (1, "The cranes cost 640 pounds"))
+    other = asked(text, answer, (1, quote))
+    assert verdict("duplicate", other, first).passed is not same
+
+
+def test_a_small_number_or_a_name_of_one_passage_needs_words_in_common() -> None:
+    boats, leads = (1, "5 boats are let for 5 months"), (1, "Noor Saleh leads")
+    months = asked("In which months are boats let?", "5", boats)
+    assert verdict("duplicate", asked("How many rafts are there?", "5", boats), months).passed
+    assert not verdict("duplicate", asked("How many months are boats let?", "5", boats), months).passed
+    lead = asked("Who leads the works at the quay?", "Noor Saleh", leads)
+    assert verdict("duplicate", asked("Whom did the board appoint in May?", "Noor Saleh", leads), lead).passed
+    assert not verdict("duplicate", asked("By whom are the works at the quay led?", "Noor Saleh", leads), lead).passed
+
+
 def test_checks_run_in_order_up_to_the_first_failure() -> None:
     q = asked("Who leads, according to page 1?", "Noor Saleh", (0, "Ada Krol leads"), anchor="page 1")
     verdicts = text_checks(q, DOCUMENT, (), tuple(reversed(CHECKS)))
