@@ -12,14 +12,14 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date
 from decimal import Decimal
 
 from synth.anchors import without_names
 from synth.cells import PERCENT, Grid
 from synth.comparisons import Recomputed, compared, in_time, move, moves
 from synth.operands import CODE, Operand, in_columns, operands, with_headers
-from synth.quantities import Quantity, dates, folded, quantities, scales
+from synth.quantities import Quantity, folded, quantities, scales
+from synth.time_spans import span_matches
 from synth.wording import (
     CHANGE,
     CHANGED_BY,
@@ -52,8 +52,6 @@ ROUNDED = Decimal("0.05")  # of an answer in another unit
 SPAN = re.compile(
     r"\bhow many years\b|\bhow long\b|\byears? (?:after|before|between|apart)\b|多少年|几年", re.IGNORECASE
 )
-DAYS = re.compile(r"\bhow many days\b|多少天|几天|多少日", re.IGNORECASE)
-LEAP_YEAR = 2024  # of dates without a year
 ANY = ("difference", "sum", "mean", "ratio", "share", "change", "product", "portion", "rest")
 FACTORS = range(2, 13)
 FEW_OPERANDS = 4  # so few give few results: any operation is tried, for no list of words knows every wording
@@ -119,8 +117,8 @@ def recompute(
         return compared(bare, answer, answer_format, [q for q, _ in held], [r for _, r in held], years, tables)
     if answer_format == "List" or len(wanted) != 1:
         return Recomputed(None, "the answer is no single number")
-    if DAYS.search(asked) and _days_apart(quotes, wanted[0]):
-        return Recomputed(True, "days between two dates")
+    if (span := span_matches(asked, wanted[0], quotes)) is not None:
+        return Recomputed(span, "the time between two dates" if span else "no two dates are so far apart")
     if sum(map(len, rows)) < 2:
         return Recomputed(None, "the quotes hold fewer than two numbers")
     named = "" if "per" in intents(bare) else asked  # hours and birds are two columns of "birds per hour"
@@ -183,19 +181,6 @@ def _powers(asked: str, texts: Sequence[str]) -> tuple[int, ...]:
     words = {a - b for a in {0, *shown.get("", ())} for b in wanted.get("", {0})} | {0}
     units = {a - b for kind in {*wanted, *shown} - {""} for a in shown.get(kind, ()) for b in wanted.get(kind, ())}
     return tuple(sorted({w + u for w in words for u in {0, *units}}, key=abs))
-
-
-def _days_apart(quotes: Sequence[str], wanted: Quantity) -> bool:
-    """Whether a number of days is the time between two dates of the quotes, with the last day or without it."""
-    found = [d for q in quotes for d in dates(folded(q)) if d.month and d.day]
-    for a, b in itertools.combinations(found[:MAX_OPERANDS], 2):
-        try:
-            first, last = (date(d.year or LEAP_YEAR, d.month, d.day) for d in (a, b))
-        except ValueError:
-            continue
-        if bool(a.year) == bool(b.year) and wanted.value - abs((last - first).days) in (0, 1):
-            return True
-    return False
 
 
 def _moved(bare: str, rows: Sequence[Sequence[Operand]], years: Sequence[int]) -> int | None:
