@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from synth.anchors import without_names
 from synth.cells import PERCENT, Grid
 from synth.comparisons import Recomputed, compared, in_time, move, moves
+from synth.labels import without_names
 from synth.operands import CODE, Operand, in_columns, operands, with_headers
 from synth.quantities import Quantity, folded, quantities, scales
 from synth.time_spans import span_matches

@@ -22,8 +22,8 @@ from corpus.layout import center
 from corpus.layout import contains as box_contains
 from corpus.records import Page
 from corpus.table_words import PARENT
-from synth.anchors import LABEL, PAGES, label_key
 from synth.grounding import CJK, SCALE_WORDS, contains, joined, tokens
+from synth.labels import LABEL, PAGES, label_key
 from synth.quantities import Quantity, dates, folded, quantities
 from synth.stems import pairs, words_of
 
@@ -95,6 +95,11 @@ def grids(page: Page) -> list[Grid]:
         elif block.text and (block.kind in ("heading", "title", "caption") or LABEL.match(folded(block.text))):
             name = flatten(block.text)[:MAX_TITLE_CHARS]
     return found
+
+
+def looks_like_rows(text: str) -> bool:
+    """Whether the lines of a block are those of a table."""
+    return _grid("", text.split("\n")) is not None
 
 
 def _grid(name: str, lines: Sequence[str]) -> Grid | None:

@@ -10,9 +10,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from synth.anchors import without_names
 from synth.cells import UNIT_NOTE, Grid, Row, is_quoted
 from synth.grounding import CJK, STOP_WORDS, tokens
+from synth.labels import without_names
 from synth.quantities import Quantity, dates, folded, quantities
 from synth.stems import pairs, words_of
 

@@ -14,11 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from corpus.records import TEXT_CHECKS, Evidence, Question, Segment, Verdict, question_id
-from synth.anchors import DocumentText, anchor_problem, without_names
+from synth.anchors import DocumentText, anchor_problem
 from synth.answers import answer_fault, answers_match, list_items, measured, normal_text
 from synth.arithmetic import recompute
 from synth.cells import Grid, cell_problem, grids
 from synth.grounding import QUOTE_COVERAGE, STOP_WORDS, PageText, contains, find_answer, tokens
+from synth.labels import without_names
 from synth.quantities import folded, quantities
 from synth.replies import Fault, answer_text, json_object
 from synth.wording import CHOICE
@@ -124,7 +125,9 @@ def _inside(question: Question, document: DocumentText, earlier: Sequence[Questi
 
 
 def _anchor(question: Question, document: DocumentText, earlier: Sequence[Question]) -> Verdict:
-    return _verdict("anchor", anchor_problem(question.question, question.anchor, _evidence_pages(question), document))
+    asked, anchor = question.question, question.anchor
+    problem = anchor_problem(asked, anchor, _evidence_pages(question), document)
+    return _verdict("anchor", problem or document.outline.problem(asked, anchor, question.evidence))
 
 
 def _answer_in_question(question: Question, document: DocumentText, earlier: Sequence[Question]) -> Verdict:

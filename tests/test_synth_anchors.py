@@ -7,7 +7,8 @@ from fakes import block, page
 from verify_set import read_pages
 
 from corpus.sections import sections_of
-from synth.anchors import DocumentText, anchor_problem, named_pages, without_names
+from synth.anchors import DocumentText, anchor_problem
+from synth.labels import named_pages, without_names
 
 TEXT = """
 ===
