@@ -29,6 +29,7 @@ from synth.labels import (
 )
 from synth.places import Outline
 from synth.quantities import folded
+from synth.wording import QUOTED
 
 # What only the question writer saw: the reader of the question has the whole document.
 DANGLING = re.compile(
@@ -47,6 +48,8 @@ LIKE_A_TITLE = (
 )
 _GENERIC = "section chapter part page pages table figure appendix the a an of in on and 第 章 节 页 表 图 部"
 GENERIC = frozenset(_GENERIC.split())
+TITLE_COVERAGE = 0.6  # of its words; a title with fewer on every page stands on none
+MIN_TITLE_WORDS = 2
 WHOLE_DOCUMENT = 0.9  # of its pages; a title over so many leads nowhere
 
 
@@ -141,6 +144,13 @@ class DocumentText:
                 names.append(Name(part.strip(), tuple((p.first, p.last) for p in places)))
         return names
 
+    def lacks(self, title: str) -> bool:
+        """Whether no page holds most words of a title near one another; False where some page has no text."""
+        pages = self.pages.values()
+        return all(
+            p.readable and max(p.coverage(title)[0], p.coverage(parted(title)[2])[0]) < TITLE_COVERAGE for p in pages
+        )
+
     def singles_out(self, text: str, pages: Sequence[int], most: int) -> bool:
         """Whether a text stands on one of these pages and on no more than `most` in all."""
         found = {number for number, page in self.pages.items() if page.find(text)}
@@ -222,6 +232,9 @@ def anchor_problem(question: str, anchor: str, evidence: Sequence[int], document
             return f"the document has no {name.shown}"
         if name.places and not name.holds(evidence):
             return f"{name.shown} holds none of the evidence pages {_numbers(evidence)}"
+    for title in _quoted_titles(question, anchor):
+        if document.lacks(title):
+            return f'the document has no "{title}"'
     leading = [n for n in [*named, *titles, *document.titles(question)] if n.holds(evidence)]
     if any(n.unique for n in leading):
         return ""
@@ -233,6 +246,13 @@ def anchor_problem(question: str, anchor: str, evidence: Sequence[int], document
     if blind and (named or echoed):
         return ""
     return "names no section, table, figure or page of the document that holds the evidence"
+
+
+def _quoted_titles(question: str, anchor: str) -> list[str]:
+    """The parts of an anchor, but for labels, that have several words and stand in the question in quotation marks."""
+    parts = [part.strip() for part in ANCHOR_BREAK.split(folded(anchor)) if not LABEL.search(part)]
+    quoted = {m[0][1:-1].strip() for m in QUOTED.finditer(folded(question))}
+    return [p for p in parts if p in quoted and len(_content(p)) >= MIN_TITLE_WORDS]
 
 
 def _echoes(question: str, anchor: str) -> bool:

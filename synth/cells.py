@@ -26,6 +26,7 @@ from synth.grounding import CJK, SCALE_WORDS, contains, joined, tokens
 from synth.labels import LABEL, PAGES, label_key
 from synth.quantities import Quantity, dates, folded, quantities
 from synth.stems import pairs, words_of
+from synth.wording import QUOTED
 
 MIN_ROWS = 2
 MAX_ROWS = 500  # of a table; further ones are not read
@@ -33,7 +34,6 @@ HEADER_LINES = 3  # a header ends within so many lines
 MAX_LABEL_WORDS = 12  # of a line of text that is taken for a row
 MAX_TITLE_CHARS = 160
 UNIT_NOTE = re.compile(r"\([^()]*\)")
-QUOTED = re.compile(r"[\"“「《][^\"”」》]{1,300}[\"”」》]")
 YEARS = re.compile(r"(?<!\d)(?:19|20)\d\d(?:[/-]\d\d(?!\d))?(?!\d)")
 OTHER_YEAR = re.compile(  # a year that is told from another
     r"\b(?:previous|preceding|prior|following|next|last|earlier|later) (?:\w+ )?years?\b"

@@ -19,7 +19,7 @@ from rapidfuzz import fuzz, process
 
 from corpus.blocks import flatten
 from corpus.layout import union
-from corpus.records import Box, Evidence, Page
+from corpus.records import Block, Box, Evidence, Page
 from synth.answers import list_items
 from synth.quantities import Date, Quantity, dates, folded, quantities
 
@@ -276,13 +276,31 @@ def find_answer(answer: str, answer_format: str, page: PageText) -> Found | None
     return page.find_in_order(answer)
 
 
+def says(passage: str, answer: str, text: str) -> bool:
+    """Whether a passage says an answer, in a scale that the text of its page names."""
+    page = Page(
+        doc_id="",
+        index=0,
+        width=1.0,
+        height=1.0,
+        rotation=0,
+        text_source="ocr",  # letters may be read otherwise than the answer writes them
+        blocks=(Block(kind="text", box=(0.0, 0.0, 1.0, 1.0), text=passage),),
+    )
+    quoted = PageText(page)
+    if find_answer(answer, "String", quoted):
+        return True
+    values = quantities(folded(answer))
+    return len(values) == 1 and _has_value(quoted, values[0], text)
+
+
 def _says_only(text: str, value: Quantity, answer_format: str) -> bool:
     rest = text[: value.start] + text[value.end :]
     return answer_format in ("Integer", "Float") or not any(c.isalnum() for c in rest)
 
 
-def _has_value(page: PageText, wanted: Quantity) -> bool:
-    powers = [0, *(power for power, word in SCALE_WORDS if word.search(page.text))]
+def _has_value(page: PageText, wanted: Quantity, scales_in: str = "") -> bool:
+    powers = [0, *(power for power, word in SCALE_WORDS if word.search(scales_in or page.text))]
     for shown in page.quantities:
         if wanted.unit and wanted.unit != shown.unit and (shown.unit or not _telling(wanted)):
             continue

@@ -15,10 +15,11 @@ from rapidfuzz import fuzz
 
 from corpus.blocks import HEADING_KINDS, flatten
 from corpus.records import Evidence, Page
-from synth.cells import QUOTED, looks_like_rows
+from synth.cells import looks_like_rows
 from synth.grounding import OCR_LIKENESS, STOP_WORDS, PageText, joined, tokens
 from synth.labels import ANCHOR_BREAK, LABEL, is_caption, label_key, parted
 from synth.quantities import folded
+from synth.wording import QUOTED
 
 STYLES = (  # of a title's number
     ("dotted", re.compile(r"[A-Z]?\d{1,2}(?:\.\d{1,2})*[.):]? ")),

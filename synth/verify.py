@@ -17,8 +17,9 @@ from corpus.records import TEXT_CHECKS, Evidence, Question, Segment, Verdict, qu
 from synth.anchors import DocumentText, anchor_problem
 from synth.answers import answer_fault, answers_match, list_items, measured, normal_text
 from synth.arithmetic import recompute
-from synth.cells import Grid, cell_problem, grids
-from synth.grounding import QUOTE_COVERAGE, STOP_WORDS, PageText, contains, find_answer, tokens
+from synth.cells import Grid, cell_problem, grids, quoted_rows
+from synth.clauses import clause_problem, parts_problem
+from synth.grounding import QUOTE_COVERAGE, STOP_WORDS, PageText, contains, find_answer, says, tokens
 from synth.labels import without_names
 from synth.quantities import folded, quantities
 from synth.replies import Fault, answer_text, json_object
@@ -181,7 +182,7 @@ def _tables(pages: Sequence[PageText]) -> list[Grid]:
 
 
 def _grounded(question: Question, document: DocumentText, earlier: Sequence[Question]) -> Verdict:
-    """Every part of the answer stands in the text of an evidence page, and in the cell of a table that is asked for."""
+    """Every part of the answer stands in the text of an evidence page: in a quote, in the cell that is asked for."""
     pages = _pages(question, document)
     tables = _tables(pages)
     quotes = [e.quote for e in question.evidence if e.quote]
@@ -195,6 +196,8 @@ def _grounded(question: Question, document: DocumentText, earlier: Sequence[Ques
                 problem := cell_problem(item, question.question, question.anchor, quotes, texts, tables)
             ):
                 return _verdict("grounded", problem)
+            if not pictures and (problem := _passage_problem(item, question, quotes, pages, tables)):
+                return _verdict("grounded", problem)
             continue
         if WHICH_PAGE.search(question.question) and item.strip() in {str(p + 1) for p in _evidence_pages(question)}:
             continue
@@ -202,7 +205,24 @@ def _grounded(question: Question, document: DocumentText, earlier: Sequence[Ques
             return _passed("grounded", "cannot be shown by text: figures, or pages without text")
         numbers = ", ".join(str(p.page.index + 1) for p in pages)
         return _verdict("grounded", f"{item!r} is not in the text of the evidence pages {numbers}")
-    return _passed("grounded")
+    problem = parts_problem(_items(question), question.question, quotes) if not pictures else ""
+    return _verdict("grounded", problem)
+
+
+def _passage_problem(
+    item: str, question: Question, quotes: Sequence[str], pages: Sequence[PageText], tables: Sequence[Grid]
+) -> str:
+    """Why an answer is not what the quotes say; '' where it may be, or where a page is not quoted."""
+    if not quotes or not all(e.quote for e in question.evidence):
+        return ""
+    text = "\n".join(p.page.text for p in pages)
+    rows = [row for grid in tables for row in quoted_rows(grid, quotes)]
+    if not any(says(q, item, text) for q in [*quotes, *(c for row in rows for c in (row.label, *row.cells))]):
+        return f"{item!r} is in none of the quotes"
+    sentences = [q for q in quotes if not any(quoted_rows(grid, [q]) for grid in tables)]
+    if any(says(q, item, text) for q in quotes if q not in sentences):
+        return ""
+    return clause_problem(item, _items(question), question.question, question.anchor, sentences)
 
 
 def _arithmetic(question: Question, document: DocumentText, earlier: Sequence[Question]) -> Verdict:

@@ -88,7 +88,7 @@ def verdict(check: str, q: Question, *earlier: Question) -> Verdict:
     ],
 )
 def test_these_pass(check: str, text: str, answer: str, changes: dict[str, Any]) -> None:
-    q = asked(text, answer, (0, "Ada Krol leads"), **changes)
+    q = asked(text, answer, (0, "Ships of 12.50 metres pay 245 pounds on 3 May 2021. Ada Krol leads"), **changes)
     assert verdict(check, q).passed
 
 
@@ -115,6 +115,7 @@ def test_these_pass(check: str, text: str, answer: str, changes: dict[str, Any])
         ("quoted", "Who?", "x", {"evidence": (Evidence(page=0, kind="Text", quote="Ada Krol sleeps alone"),)}, "on no"),
         ("grounded", "Who leads the Harbour?", "Noor Saleh", {}, "not in the text of the evidence pages 1"),
         ("grounded", "How much?", "246", {"answer_format": "Integer"}, "not in the text"),
+        ("grounded", "How much?", "245", {"answer_format": "Integer"}, "in none of the quotes"),
         ("grounded", "Who?", '["Ada Krol", "Noor"]', {"answer_format": "List"}, "'Noor' is not"),
         ("verbatim", "How much do they pay?", "245", {"answer_format": "Integer"}, "is printed on page 1"),
         ("verbatim", "What do they do?", "pay 245 pounds", {}, "is printed on page 1"),
