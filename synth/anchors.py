@@ -90,9 +90,10 @@ class DocumentText:
     def __init__(self, pages: Sequence[Page], sections: Sequence[Section]) -> None:
         self.pages = {p.index: PageText(p) for p in pages}
         self.num_pages = max(self.pages, default=-1) + 1
-        self._places = _places(pages, sections, self.num_pages)
-        self._captions = _captions(pages)
-        self.outline = Outline([p.page for p in self.pages.values()])
+        read = [p.page for p in self.pages.values()]
+        self._places = _places(read, sections, self.num_pages)
+        self._captions = _captions(read)
+        self.outline = Outline(read)
 
     def named(self, text: str) -> list[Name]:
         """What a text names beyond doubt: pages, labels, numbers of sections."""

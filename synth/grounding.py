@@ -21,6 +21,7 @@ from corpus.blocks import flatten
 from corpus.layout import union
 from corpus.records import Block, Box, Evidence, Page
 from synth.answers import list_items
+from synth.ocr_text import mended
 from synth.quantities import Date, Quantity, dates, folded, quantities
 
 CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
@@ -127,8 +128,8 @@ class PageText:
     """The text of one page, ready to be looked into."""
 
     def __init__(self, page: Page) -> None:
-        self.page = page
-        self.blocks = [b for b in page.blocks if b.text]
+        self.page = mended(page)
+        self.blocks = [b for b in self.page.blocks if b.text]
         self.by_ocr = page.text_source == "ocr"
 
     @property
