@@ -11,14 +11,15 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from synth.cells import PERCENT, Grid
+from synth.cells import PERCENT, UNIT_NOTE, Grid, quoted_rows
 from synth.comparisons import Recomputed, compared, in_time, move, moves
+from synth.grounding import CJK, tokens
 from synth.labels import without_names
 from synth.operands import CODE, Operand, in_columns, operands, with_headers
-from synth.quantities import Quantity, folded, quantities, scales
+from synth.quantities import Quantity, folded, in_unit, quantities, scales, units
 from synth.time_spans import span_matches
 from synth.wording import (
     CHANGE,
@@ -54,6 +55,7 @@ SPAN = re.compile(
 )
 ANY = ("difference", "sum", "mean", "ratio", "share", "change", "product", "portion", "rest")
 FACTORS = range(2, 13)
+MIN_CHINESE = 3  # characters of a name that is more than a word
 FEW_OPERANDS = 4  # so few give few results: any operation is tried, for no list of words knows every wording
 
 
@@ -117,6 +119,7 @@ def recompute(
         return compared(bare, answer, answer_format, [q for q, _ in held], [r for _, r in held], years, tables)
     if answer_format == "List" or len(wanted) != 1:
         return Recomputed(None, "the answer is no single number")
+    bare = _without_labels(bare, quotes, tables)
     if (span := span_matches(asked, wanted[0], quotes)) is not None:
         return Recomputed(span, "the time between two dates" if span else "no two dates are so far apart")
     if sum(map(len, rows)) < 2:
@@ -124,11 +127,47 @@ def recompute(
     named = "" if "per" in intents(bare) else asked  # hours and birds are two columns of "birds per hour"
     chosen = [in_columns(r, years, named) for r in rows if r]
     chosen = chosen if sum(map(len, chosen)) > 1 else [r for r in rows if r]
-    if (moved := _moved(bare, rows, years)) is not None:
+    if len(rows) > 1 and _counts_moves(bare):
+        moved = _moved(bare, rows, years)
+        moved = _moved(bare, [in_columns(r, years, asked) for r in rows], years) if moved is None else moved
+        if moved is None:
+            return Recomputed(None, "no header tells which of the numbers of a row is the earlier one")
         return Recomputed(moved == wanted[0].value, f"{moved} of the quoted rows do")
     meant = _meant(bare, asked, wanted[0], chosen, quotes, texts)
     changed = any(CHANGED_BY.search(q) for q in quotes)
-    return _calculated(asked, wanted[0], meant, chosen, changed)
+    others = _in_asked_unit(chosen, asked)
+    mixed = len({o.number.unit for r in chosen for o in r}) > len({o.number.unit for r in others for o in r}) > 0
+    found = None if mixed else _calculated(asked, wanted[0], meant, chosen, changed)
+    if others and not (found and found.matches):
+        scaled = _calculated(asked, wanted[0], replace(meant, powers=(0,)), others, changed)
+        return scaled if scaled.matches or not found else found
+    return found or Recomputed(None, "units that cannot be compared")
+
+
+def _in_asked_unit(rows: Sequence[Sequence[Operand]], asked: str) -> list[list[Operand]]:
+    """The operands in the unit that the question asks for; [] where all are in it, or in none that is known."""
+    wanted = units(asked)
+    made = []
+    for row in rows:
+        own = [replace(o.number, unit=o.number.unit or next(iter(units(o.header)), "")) for o in row]
+        made.append([replace(o, number=in_unit(n, wanted)) for o, n in zip(row, own, strict=True)])
+    changed = any(
+        a.number.value != b.number.value
+        for old, new in zip(rows, made, strict=True)
+        for a, b in zip(old, new, strict=True)
+    )
+    return made if changed else []
+
+
+def _without_labels(text: str, quotes: Sequence[str], tables: Sequence[Grid]) -> str:
+    """A question without the names of quoted rows and of their columns: the total of "total assets" adds nothing up."""
+    names = {n for g in tables for r in quoted_rows(g, quotes) for n in (r.label, *g.columns)}
+    for name in sorted(names, key=len, reverse=True):
+        bare = UNIT_NOTE.sub(" ", folded(name)).strip()
+        words = tokens(bare)
+        if len(words) > (MIN_CHINESE if re.search(f"[{CJK}]", bare) else 1):
+            text = re.sub(rf"(?<!\w){re.escape(bare)}(?!\w)" if bare.isascii() else re.escape(bare), " ", text)
+    return text
 
 
 def _is_number(answer: str, wanted: Sequence[Quantity]) -> bool:
@@ -183,14 +222,18 @@ def _powers(asked: str, texts: Sequence[str]) -> tuple[int, ...]:
     return tuple(sorted({w + u for w in words for u in {0, *units}}, key=abs))
 
 
+def _counts_moves(bare: str) -> bool:
+    """Whether a question asks how many rows rose or fell: "in how many towns did it fall?"."""
+    asks = RISE.search(bare) or FALL.search(bare) or COMPARED_YEARS.search(bare)
+    return bool(move(bare) and asks and COUNTED_ROWS.search(bare))
+
+
 def _moved(bare: str, rows: Sequence[Sequence[Operand]], years: Sequence[int]) -> int | None:
-    """How many rows rose or fell, where a question asks for that: "in how many towns did it fall?"; else None."""
-    sign = move(bare)
-    asks = COUNTED_ROWS.search(bare) and (RISE.search(bare) or FALL.search(bare) or COMPARED_YEARS.search(bare))
+    """How many rows rose or fell; None where that cannot be told."""
     values = [in_time(r, years) for r in rows]
-    if not sign or not asks or len(values) < 2 or not all(values):
+    if len(values) < 2 or not all(values):
         return None
-    return sum(moves(v, sign, bool(STEADILY.search(bare))) for v in values)
+    return sum(moves(v, move(bare), bool(STEADILY.search(bare))) for v in values)
 
 
 def _calculated(
@@ -248,6 +291,7 @@ def _bases(asked: str, every: Sequence[Operand], plain: bool) -> tuple[frozenset
         best = max((s for s, o in scores if s >= o.likeness(part)), default=0)
         found = [o for s, o in scores if s == best and s >= o.likeness(part)]
         if best and len(found) < len(every):
+            found += [o for o in every if o not in found and not o.near.strip()]  # of a row with empty cells
             return frozenset(_value(o.number, plain) for o in found), len(found) > 1 or bool(TOTAL.search(phrase))
     return frozenset(), True
 

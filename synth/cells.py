@@ -47,6 +47,8 @@ ASKS_PERCENT = re.compile(
     r"|百分之(?:几|多少)|比例[是为](?:多少|几)",
     re.IGNORECASE,
 )
+TOTAL_LABEL = re.compile(r"\b(?:total|sum|all)\b|合计|总计|小计|共计", re.IGNORECASE)
+MAX_COLUMNS = 12  # of a table whose total is looked into
 NUMBER_CELL = re.compile(r"[-(+$€£¥−–]*\d[\d,.]*[%)]*")
 
 
@@ -68,8 +70,30 @@ class Grid:
 
     def placed(self, row: Row) -> tuple[tuple[str, str], ...]:
         """Cells with their headers, '' where the column of a cell cannot be told."""
-        told = len(row.cells) == len(self.columns)
-        return tuple((cell, self.columns[i] if told else "") for i, cell in enumerate(row.cells))
+        columns = self.columns if len(row.cells) == len(self.columns) else self._columns_of_total(row)
+        return tuple(zip(row.cells, columns or [""] * len(row.cells), strict=True))
+
+    def _columns_of_total(self, row: Row) -> tuple[str, ...]:
+        """The headers of a total that leaves cells empty: those of the columns that add up to it; () where unclear."""
+        wanted = [_only_number(c) for c in row.cells]
+        others = [r.cells for r in self.rows if len(r.cells) == len(self.columns)]
+        if not others or not TOTAL_LABEL.search(row.label) or not 0 < len(wanted) < len(self.columns) <= MAX_COLUMNS:
+            return ()
+        sums = [
+            sum((_only_number(c) or Decimal(0) for c in column), Decimal(0)) for column in zip(*others, strict=True)
+        ]
+        fitting = [
+            places
+            for places in itertools.combinations(range(len(self.columns)), len(wanted))
+            if all(w is not None and w == sums[i] for w, i in zip(wanted, places, strict=True))
+        ]
+        return tuple(self.columns[i] for i in fitting[0]) if len(fitting) == 1 else ()
+
+
+def _only_number(cell: str) -> Decimal | None:
+    """The value of a cell that is one number; None where it is none or several."""
+    found = quantities(folded(cell))
+    return found[0].value if len(found) == 1 and _bare(cell) else None
 
 
 # ------------------------------------------------------------------------------------------------------------ reading

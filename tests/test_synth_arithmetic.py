@@ -239,3 +239,111 @@ def test_every_difference_of_two_quotes_is_recomputed(a: int, b: int) -> None:
 def test_any_text_gets_a_verdict(question: str, answer: str, quotes: list[str]) -> None:
     for answer_format in ("Integer", "String", "List"):
         assert recompute(question, answer, answer_format, quotes, [TABLE]).matches in (True, False, None)
+
+
+# ------------------------------------------------------------------------------------------- tables with gaps, names
+
+STEPS = page(
+    0,
+    block("Table 4: Steps (minutes)", "caption"),
+    block(
+        "Step\tTemperature (°C)\tShort programme\tFull programme\nPre-rinse\t20\t4\t8\nCaustic wash\t78\t12\t25\n"
+        "Acid wash\t62\t–\t18\nTotal\t16\t51",
+        "table",
+    ),
+)
+AIDS = page(
+    0,
+    block(
+        "Situation\tWith hearing aid 2017\tWith hearing aid 2023\tWithout hearing aid 2017\tWithout hearing aid 2023\n"
+        "Group\t58.3\t54.9\t66.1\t67.4\nTelephone\t39.6\t30.2\t33.5\t28.8\nTelevision\t21.7\t19.4\t35.2\t36.9",
+        "table",
+    ),
+)
+DEBT = page(
+    0,
+    block("表4 债务（亿元）", "caption"),
+    block(
+        "指标\t2022年\t2023年\t2025年目标\n债务余额合计\t26.97\t28.78\t29.00\n债务限额\t28.35\t30.26\t35.00\n付息\t0.86\t0.94\t1.20",
+        "table",
+    ),
+)
+GROUP, PHONE, SCREEN = "Group 58.3 54.9 66.1 67.4", "Telephone 39.6 30.2 33.5 28.8", "Television 21.7 19.4 35.2 36.9"
+OWED, LIMIT = "债务余额合计 26.97 28.78 29.00", "债务限额 28.35 30.26 35.00"
+
+
+def found(made: object, question: str, answer: str, *quotes: str, answer_format: str = "Float") -> bool | None:
+    return recompute(question, answer, answer_format, quotes, [made.text], grids(made)).matches
+
+
+@pytest.mark.parametrize(
+    ("made", "question", "right", "wrong", "quotes"),
+    [
+        # a total that leaves a cell empty belongs to the columns that add up to it
+        (
+            STEPS,
+            "What share of the total duration of the full programme is taken up by the caustic wash, in percent?",
+            "49.0",
+            "156.3",
+            ["Caustic wash 78 12 25", "Total 16 51"],
+        ),
+        # how many rows rose, in two columns of four
+        (
+            AIDS,
+            "In how many situations did the percentage without hearing aid rise from 2017 to 2023?",
+            "2",
+            "1",
+            [GROUP, PHONE, SCREEN],
+        ),
+        (
+            AIDS,
+            "In how many situations did the percentage with hearing aid fall from 2017 to 2023?",
+            "3",
+            "2",
+            [GROUP, PHONE, SCREEN],
+        ),
+        # the words of names are no operations
+        (DEBT, "2023年债务余额合计距债务限额还有多少亿元的空间？", "1.48", "59.04", [OWED, LIMIT]),
+        (DEBT, "2023年债务余额合计与债务限额之和是多少？", "59.04", "1.48", [OWED, LIMIT]),
+    ],
+)
+def test_rows_and_columns_of_tables(made: object, question: str, right: str, wrong: str, quotes: list[str]) -> None:
+    assert found(made, question, right, *quotes) is True
+    assert found(made, question, wrong, *quotes) is False
+
+
+def test_the_row_that_is_farthest_from_another_column() -> None:
+    rows = [OWED, LIMIT, "付息 0.86 0.94 1.20"]
+    question = "哪一项2023年的数值离2025年目标差得最多？"
+    assert found(DEBT, question, "债务限额", *rows, answer_format="String") is True
+    assert found(DEBT, question, "债务余额合计", *rows, answer_format="String") is False
+
+
+@pytest.mark.parametrize(
+    ("question", "right", "wrong", "quotes"),
+    [
+        (
+            "Apply the factor to the RF-40. How many cubic metres per hour are needed?",
+            "32.48",
+            "15.45",
+            ["for the RF-60 multiply by 1.45", "air 22.4 m³"],
+        ),
+        (
+            "By what factor did the visitors grow?",
+            "5.64",
+            "0.18",
+            ["3,200 visitors in 2020", "18,050 visitors in 2022"],
+        ),
+        ("How many MWh came from both together?", "2100", "241.86", ["1.86 GWh of gas", "240 MWh of heat"]),
+        ("How many minutes do both take together?", "105", "46", ["rinsing takes 1 hour", "washing takes 45 minutes"]),
+        ("两批共重多少千克？", "1740", "241.5", ["第一批1.5吨", "第二批240千克"]),
+    ],
+)
+def test_factors_and_units(question: str, right: str, wrong: str, quotes: list[str]) -> None:
+    assert matches(question, right, *quotes) is True
+    assert matches(question, wrong, *quotes) is False
+
+
+def test_points_that_a_value_rose_by_count_no_rows() -> None:
+    assert matches("可回收比例2023年比2020年提高了多少个百分点？", "13.1", "可回收比例71.5%升至84.6%") is True
+    assert matches("可回收比例2023年比2020年提高了多少个百分点？", "18.3", "可回收比例71.5%升至84.6%") is False
