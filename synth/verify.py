@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from decimal import Decimal
 
 from corpus.records import TEXT_CHECKS, Evidence, Question, Segment, Verdict, question_id
 from synth.anchors import DocumentText, anchor_problem
@@ -21,8 +22,10 @@ from synth.cells import Grid, cell_problem, grids, quoted_rows
 from synth.clauses import clause_problem, parts_problem
 from synth.grounding import QUOTE_COVERAGE, STOP_WORDS, PageText, contains, find_answer, says, tokens
 from synth.labels import without_names
-from synth.quantities import folded, quantities
+from synth.printed import same_amount, stated
+from synth.quantities import Quantity, folded, quantities, units
 from synth.replies import Fault, answer_text, json_object
+from synth.stems import words_of
 from synth.wording import CHOICE
 
 MIN_WORDS = 4  # of a question
@@ -31,6 +34,7 @@ SAME_QUESTION = 0.6  # share of the words of two questions with one answer
 SAME_SMALL_NUMBER = 0.4  # the same of two that quote one passage, and answer a small number
 SAME_NAME = 0.3  # or a name or year
 SAME_PASSAGE = 0.8  # of the words of the shorter of two quotes
+MAX_UNIT_WORDS = 3  # beside the number of an answer
 TELLING_NUMBER = 10  # a smaller one stands in a question by chance
 YES_NO = re.compile(r"(?:yes|no|true|false|是|否|是的|不是|有|没有)", re.IGNORECASE)
 UNANSWERED = re.compile(
@@ -44,6 +48,7 @@ ORDER = re.compile(r"\b(?:rank|order|sort|arrange|match)(?:ed|ing|s)?\b|排序|�
 WHICH_PAGE = re.compile(
     r"\b(?:which|what) pages?\b|\bpage numbers?\b|\bnumbers? of the pages?\b|哪一?页|第几页|页码", re.IGNORECASE
 )
+HOW_MANY = re.compile(r"\bhow many ([a-z]{3,})|(?:多少|几)(?!百分)(个?\w{1,3})", re.IGNORECASE)
 _QUESTION_WORDS = (
     "what which who whom whose where when why how many much does do did according listed list given stated name "
     "following document section table page"
@@ -147,9 +152,20 @@ def _told(item: str, asked: str) -> bool:
     if number and not number.words:
         said = [q.value for q in quantities(without_names(asked))]
         value = number.quantity.value
-        return value in said and (abs(value) >= TELLING_NUMBER or bool(value % 1))
+        return value in said and (abs(value) >= TELLING_NUMBER or bool(value % 1) or _counted(asked, value))
     words = tokens(item)
     return bool(words) and len("".join(words)) > 1 and contains(asked, item)
+
+
+def _counted(asked: str, value: Decimal) -> bool:
+    """Whether a question gives a small number of what it asks the number of: "how many clerks ... four clerks"."""
+    for m in HOW_MANY.finditer(asked):
+        noun, unit = words_of(m[1] or ""), units(m[2] or "")
+        for q in quantities(asked):
+            after = words_of(" ".join(asked[q.end :].split()[:1]))
+            if q.value == value and ((q.unit and q.unit in unit) or (noun and noun == after)):
+                return True
+    return False
 
 
 def _quoted(question: Question, document: DocumentText, earlier: Sequence[Question]) -> Verdict:
@@ -237,30 +253,31 @@ def _verbatim(question: Question, document: DocumentText, earlier: Sequence[Ques
     """The answer of a calculation is printed on no evidence page.
 
     Not held against it: a yes or no, the name that a comparison asks for (it must be printed), and small numbers,
-    which stand on a page by chance.
+    which stand on a page by chance, unless a sentence or a column says that they are what is asked for.
     """
     asked = folded(question.question)
     items = _items(question)
     number = measured(question.answer) if len(items) == 1 else None
-    if number:
-        value = abs(number.quantity.value)
-        chance = value < SMALL_NUMBER and len(value.normalize().as_tuple().digits) < 3
-    else:
-        chance = any(YES_NO.fullmatch(i.strip()) for i in items) or len(items) > 1 or _compares(asked)
-    if chance:
+    if number and len(tokens(number.words)) > MAX_UNIT_WORDS:
+        number = None  # a sentence with a number in it
+    if number is None and (any(YES_NO.fullmatch(i.strip()) for i in items) or len(items) > 1 or _compares(asked)):
         return _passed("verbatim")
+    quotes = [e.quote for e in question.evidence if e.quote]
     for page in _pages(question, document):
-        printed = (
-            any(
-                abs(q.value) == abs(number.quantity.value) or abs(q.value).scaleb(-q.power) == value
-                for q in page.quantities
-            )
-            if number
-            else page.find(question.answer) is not None
-        )
+        if not number:
+            printed = page.find(question.answer) is not None
+        elif _stands_by_chance(number.quantity):
+            printed = stated(number.quantity, asked, quotes, page, grids(page.page))
+        else:
+            printed = any(same_amount(q, number.quantity) for q in page.quantities)
         if printed:
             return _verdict("verbatim", f"{question.answer!r} is printed on page {page.page.index + 1}")
     return _passed("verbatim")
+
+
+def _stands_by_chance(number: Quantity) -> bool:
+    value = abs(number.value)
+    return value < SMALL_NUMBER and len(value.normalize().as_tuple().digits) < 3
 
 
 def _compares(asked: str) -> bool:

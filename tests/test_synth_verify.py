@@ -75,6 +75,7 @@ def verdict(check: str, q: Question, *earlier: Question) -> Verdict:
         ("answer-in-question", "Is Ada Krol there, yes or no?", "yes", {}),
         ("answer-in-question", "How many ships stand on page 245?", "245", {"answer_format": "Integer"}),
         ("answer-in-question", "How many of the 5 ships pay?", "5", {"answer_format": "Integer"}),
+        ("answer-in-question", "How many ships stand at 5 quays?", "5", {"answer_format": "Integer"}),
         ("quoted", "Who leads the Harbour?", "Ada Krol", {}),
         ("grounded", "Who leads the Harbour?", "ADA KROL", {}),
         ("grounded", "How long are they?", "12.5", {"answer_format": "Float"}),
@@ -111,6 +112,14 @@ def test_these_pass(check: str, text: str, answer: str, changes: dict[str, Any])
         ("anchor", "Who leads?", "Ada Krol", {"anchor": "Harbour"}, "names no section"),
         ("answer-in-question", "Does Ada Krol lead?", "Ada Krol", {}, "the question says"),
         ("answer-in-question", "Who pays 245 pounds?", "245", {"answer_format": "Integer"}, "the question says"),
+        (
+            "answer-in-question",
+            "How many clerks work there, as the four clerks say?",
+            "4",
+            {"answer_format": "Integer"},
+            "says",
+        ),
+        ("answer-in-question", "每篓不超过5千克的竹篓最多装多少千克？", "5", {"answer_format": "Integer"}, "says"),
         ("quoted", "Who?", "x", {"evidence": (Evidence(page=0, kind="Text", quote="pay 246 pounds"),)}, "has the 246"),
         ("quoted", "Who?", "x", {"evidence": (Evidence(page=0, kind="Text", quote="Ada Krol sleeps alone"),)}, "on no"),
         ("grounded", "Who leads the Harbour?", "Noor Saleh", {}, "not in the text of the evidence pages 1"),
@@ -315,10 +324,8 @@ def test_right_questions_are_kept_and_wrong_ones_stopped() -> None:
         total[known.part, known.kind == "right"] += 1
         kept[known.part, known.kind == "right"] += q.accepted
     for part in PARTS:
-        enough = {"second blind": 0.93, "third blind": 0.88}.get(part, 0.95)  # 28 of 30, 71 of 80 when they were new
-        missed = 0.17 if part == "third blind" else 0.10  # 13 of 80
-        assert kept[part, True] >= enough * total[part, True]
-        assert kept[part, False] <= missed * total[part, False]
+        assert kept[part, True] >= 0.95 * total[part, True]
+        assert kept[part, False] <= 0.10 * total[part, False]
         assert min(total[part, True], total[part, False]) >= 30
 
 
