@@ -154,8 +154,8 @@ def in_columns(row: Sequence[Operand], years: Sequence[int], asked: str) -> list
         return list(row)
     if any(o.year in years for o in row):
         row = [o for o in row if o.year in years or not o.year]
-    own = [set(tokens(UNIT_NOTE.sub(" ", folded(o.header)))) - STOP_WORDS | _opposites(o.header) for o in row]
-    words = set(tokens(asked)) | {str(y) for y in years}
+    own = [words_of(UNIT_NOTE.sub(" ", folded(o.header))) | _opposites(o.header) for o in row]
+    words = words_of(asked) | set(tokens(asked)) | {str(y) for y in years}
     named = [o for o, name in zip(row, own, strict=True) if name and name <= words]
     dated = [o for o in row if o.year in years]
     if not named and (

@@ -102,7 +102,7 @@ def _spans(a: Day, b: Day, unit: str, last_day: Sequence[int]) -> Iterator[Decim
             elif unit == "week" and n == last_day[0]:
                 yield from (Decimal(days) / DAYS_A_WEEK, Decimal(days // DAYS_A_WEEK), Decimal(-(-days // DAYS_A_WEEK)))
             elif unit == "month" and a[2] and b[2]:
-                yield from (Decimal(months), Decimal(months - (last.day < first.day)), Decimal(months + n))
+                yield from (Decimal(months), Decimal(months - (last.day < first.day)))
             elif unit == "month":
                 yield Decimal(months + n)
 

@@ -26,7 +26,7 @@ from synth.printed import same_amount, stated
 from synth.quantities import Quantity, folded, quantities, units
 from synth.replies import Fault, answer_text, json_object
 from synth.stems import words_of
-from synth.wording import CHOICE
+from synth.wording import CHOICE, WHICH_YEAR
 
 MIN_WORDS = 4  # of a question
 SMALL_NUMBER = 100  # below it a result is printed somewhere by chance
@@ -260,6 +260,8 @@ def _verbatim(question: Question, document: DocumentText, earlier: Sequence[Ques
     number = measured(question.answer) if len(items) == 1 else None
     if number and len(tokens(number.words)) > MAX_UNIT_WORDS:
         number = None  # a sentence with a number in it
+    if number and number.quantity.is_year and WHICH_YEAR.search(asked):
+        return _passed("verbatim")  # the header of a column
     if number is None and (any(YES_NO.fullmatch(i.strip()) for i in items) or len(items) > 1 or _compares(asked)):
         return _passed("verbatim")
     quotes = [e.quote for e in question.evidence if e.quote]

@@ -45,8 +45,8 @@ INTENTS = {
         re.IGNORECASE,
     ),
     "difference": re.compile(
-        rf"{DIFFERENCE}|\bby how (?:much|many)\b|\bhow much did\b|{CHANGE}|\bby what\b|\bhow (?:far|long)\b"
-        r"|\b(?:surplus|deficit|left over)\b"
+        rf"{DIFFERENCE}|\bby how (?:much|many)\b|\bhow much did\b|{CHANGE}|\bby what\b"
+        r"|\b(?:surplus|deficit|left over)\b|收支(?:结余|差额)|结余多少"
         rf"|\bhow (?:much|many)\b[^?;]{{0,60}}? (?:{MORE}|{LESS}|above|below){NOT_A_LIMIT}\b"
         r"|\bhow (?:much|many)\b[^?;]{0,60}? (?!oth|rath|ev|nev|aft|und)\w{2,}er\b[^?]{0,80} than (?!\d)"
         rf"|(?<!共){SIZE}(?:多少|几|出)|(?<!百分)比(?![例率重值分]).{{1,60}}{SIZE}|(?:增加|减少|增长|下降)了?多少",
@@ -63,6 +63,7 @@ INTENTS = {
         r"|合计|总共|一共|之和|总和|共计|共需|(?<!公)共[^，。？]{0,3}?(?:多少|几)|加起来",
         re.IGNORECASE,
     ),
+    "median": re.compile(r"\bmedian\b|中位数", re.IGNORECASE),
     "mean": re.compile(r"\b(?:averages?|mean)\b|平均", re.IGNORECASE),
     "ratio": re.compile(
         r"\bratio\b|\b(?:what|which) factor\b|\bfactor by which\b|\bhow many[- ]?fold\b"
@@ -124,7 +125,22 @@ FALL = re.compile(
 )
 COMPARED_YEARS = re.compile(
     rf"\b(?:(?P<more>{MORE})|(?:{LESS}))\b[^?.;]{{0,80}}? than\b[^?.;]{{0,12}}? (?:(?:19|20)\d\d|the year before)"
+    rf"|(?:19|20)\d\d年?[^，。？]{{0,20}}?(?:(?P<more3>高于|多于|大于|超过)|低于|少于|小于|不足)[^，。？]{{0,8}}?(?:19|20)\d\d"
     rf"|(?:19|20)\d\d年?.{{0,20}}比.{{0,4}}(?:(?:19|20)\d\d|上)年.{{0,12}}?(?:(?P<more2>多(?!少)|[高大长])|(?<!多)[少低小短])",
+    re.IGNORECASE,
+)
+EXTREMES = re.compile(  # the largest and the smallest of all numbers
+    r"\b(?:highest|largest|longest|greatest|most|maximum)\b[^?]{0,80}\b(?:lowest|smallest|shortest|least|minimum)\b"
+    r"|\b(?:lowest|smallest|shortest|least|minimum)\b[^?]{0,80}\b(?:highest|largest|longest|greatest|most|maximum)\b"
+    r"|最[高大多长].{0,20}最[低小少短]|最[低小少短].{0,20}最[高大多长]|极差|\brange\b",
+    re.IGNORECASE,
+)
+LATEST = re.compile(r"\b(?:latest|newest|most recent|last|youngest)\b|最[晚新近后迟]", re.IGNORECASE)
+EARLIEST = re.compile(r"\b(?:earliest|oldest|first)\b|最[早先老]", re.IGNORECASE)
+WHICH_YEAR = re.compile(r"\b(?:which|what) year\b|\bwhen\b|哪一?年|何年", re.IGNORECASE)
+YEAR_RANGE = re.compile(
+    r"\b(?:from|between|years?|over|period) (?:19|20)\d\d (?:to|and|through|until|[-–]) (?:19|20)\d\d"
+    r"|(?:19|20)\d\d ?[-–—] ?(?:19|20)\d\d|(?:19|20)\d\d年?末?[至到—–-](?:19|20)\d\d",
     re.IGNORECASE,
 )
 STEADILY = re.compile(r"\b(?:every|each) year\b|\bsteadily\b|\bcontinu\w+|逐年|连年|连续|每年", re.IGNORECASE)
@@ -148,6 +164,8 @@ BASES = tuple(
         r"(?P<base>[^，,。？\s]{1,20}?)[中里](?P<part>[^，,。？]{1,20}?)(?:的|所)?(?:占|比例|比重)",
         r"(?P<part>[^，,。？]{0,24}?)大?约?[是为](?P<base>[^，,。？]{1,24}?)的?(?:多少|几|约)?[^，,。？]{0,2}倍",
         r"(?P<part>[^，,。？\s]{1,16})[与和](?P<base>[^，,。？\s]{1,16}?)的?(?:之比|比值|比率)",
+        r"(?P<part>[^，,。？]{1,24}?)(?:完成|[是为]|相当于)了?(?P<base>[^，,。？]{1,24}?)的(?:百分之|%|比例)",
+        r"\b(?:divided by|relative to|in relation to) (?P<base>[^?,;()]{1,60})",
         r"每(?:[一]?[个名位所座条家辆件次项])?(?P<base>[\u4e00-\u9fff]{1,4})",
         r"(?P<base>[人户日月亩车])均",
     )
@@ -163,6 +181,8 @@ def intents(asked: str) -> list[str]:
         found -= {"difference"}
     if "sum" in found and found & {"share", "change", "ratio", "difference"}:
         found = found - {"sum"} | {"total"}  # more is done to the sum
+    if not found - {*WEAK} and re.search("百分之(?:几|多少)", asked):
+        found |= {"share"}
     if points:
         found -= {"change", "share"}
     elif found & {"change", "mean"}:
