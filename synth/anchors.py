@@ -15,9 +15,21 @@ from dataclasses import dataclass
 from corpus.blocks import HEADING_KINDS, flatten
 from corpus.records import Block, Page, Section
 from corpus.sections import RUNNING_HEADING_PAGES, normalised_title
-from synth.document_index import CONTENTS_LINE
 from synth.grounding import STOP_WORDS, PageText, contains, joined, tokens
-from synth.quantities import chinese_number, folded
+from synth.labels import (
+    ANCHOR_BREAK,
+    LABEL,
+    NUMBERED_SECTION,
+    is_caption,
+    label_key,
+    named_pages,
+    parted,
+    without_names,
+    worded_number,
+)
+from synth.places import Outline
+from synth.quantities import folded
+from synth.wording import QUOTED
 
 # What only the question writer saw: the reader of the question has the whole document.
 DANGLING = re.compile(
@@ -29,47 +41,15 @@ DANGLING = re.compile(
     r"|(?:所给|所示|给定|提供|给出|以上|上述|这些|该)的?(?:页面|图片|图像|文本|材料|片段|段落)|[上下](?:表|图)(?!\d)|本[页段](?!\w*第)",
     re.IGNORECASE,
 )
-NUMBER = r"\d{1,5}"
-PAGES = re.compile(
-    rf"\bpages? ({NUMBER}(?:(?:,? ?(?:and|or|to|through|&|-|–|—) ?|, ?| )(?:pages? )?{NUMBER})*)(?!\.?\d)"
-    rf"|第 ?({NUMBER}(?: ?(?:[、，,和与及至到-]|—) ?第? ?{NUMBER})*) ?页",
-    re.IGNORECASE,
-)
-COUNTED_FROM = re.compile(  # how pages are counted
-    r"\b(?:as|being) page 1\b|\b(?:count|start|begin|number)\w*\b[^.?]{0,40} (?:at|from|with) page 1\b", re.IGNORECASE
-)
 # A title of one word: with a capital, quoted, or called a section; "cars" in "how many cars" is none.
 LIKE_A_TITLE = (
     r"(?<![A-Za-z])(?:{1}(?![A-Za-z])|(?:(?i:sections?|chapters?|parts?|headings?)|[Ii]n the|under)\b[^.?!]{{0,12}}"
     r"(?<![A-Za-z])(?i:{0})(?![A-Za-z])|(?i:{0})[\"'”’]? (?:section|chapter|part)\b)|[\"'“‘](?i:{0})[\"'”’]"
 )
-ANCHOR_BREAK = re.compile(r"[;；]")
-PAGE_RANGE = re.compile(rf"({NUMBER}) ?(?:to|through|-|–|—|至|到) ?(?:pages? |第)?({NUMBER})")
-LABEL = re.compile(
-    r"(?<![A-Za-z])(?P<kind>table|tab\.|figure|fig\.|chart|exhibit|box|scheme) ?"
-    r"(?P<number>(?:[A-Z][.-]?)?\d{1,3}(?:[-.]\d{1,3})*)(?!\d)"
-    r"|(?<![代发列地])(?P<chinese>[表图]) ?(?P<number2>\d{1,3}(?:[-.]\d{1,3})*)(?!\d)",
-    re.IGNORECASE,
-)
-NUMBERED_SECTION = re.compile(
-    r"\b(?P<word>section|chapter|sec\.|part|appendix|annex|clause|article|note)s? "
-    r"(?P<number>[A-Z]?\d{1,2}(?:\.\d{1,2})*|[A-Z](?![a-z]))(?![\d-])"
-    r"|(?P<dotted>\d{1,2}(?:\.\d{1,2})+) ?节|第(?P<chinese>[一二三四五六七八九十百\d]{1,5})(?P<unit>[章节部])",
-    re.IGNORECASE,
-)
-TITLE_NUMBER = re.compile(
-    r"(?:(?P<word>section|chapter|part|appendix|annex|clause|article|note) )?"
-    r"(?P<number>[A-Z]?\d{1,2}(?:\.\d{1,2})*|[A-Z])(?P<end>[.:)]?)(?= |$)"
-    r"|第(?P<chinese>[一二三四五六七八九十百\d]{1,5})(?P<unit>[章节部])",
-    re.IGNORECASE,
-)
-SENTENCE = re.compile(
-    r"\S{1,10} ?\S{1,10} (?:shows?|lists?|gives?|presents?|summari[sz]es|contains|and)\b"
-    r"|[表图] ?[\d.-]{1,10}(?:显示|列出|给出|所示|中|为|反映)",
-    re.IGNORECASE,
-)
 _GENERIC = "section chapter part page pages table figure appendix the a an of in on and 第 章 节 页 表 图 部"
 GENERIC = frozenset(_GENERIC.split())
+TITLE_COVERAGE = 0.6  # of its words; a title with fewer on every page stands on none
+MIN_TITLE_WORDS = 2
 WHOLE_DOCUMENT = 0.9  # of its pages; a title over so many leads nowhere
 
 
@@ -110,8 +90,10 @@ class DocumentText:
     def __init__(self, pages: Sequence[Page], sections: Sequence[Section]) -> None:
         self.pages = {p.index: PageText(p) for p in pages}
         self.num_pages = max(self.pages, default=-1) + 1
-        self._places = _places(pages, sections, self.num_pages)
-        self._captions = _captions(pages)
+        read = [p.page for p in self.pages.values()]
+        self._places = _places(read, sections, self.num_pages)
+        self._captions = _captions(read)
+        self.outline = Outline(read)
 
     def named(self, text: str) -> list[Name]:
         """What a text names beyond doubt: pages, labels, numbers of sections."""
@@ -120,7 +102,7 @@ class DocumentText:
         for m in LABEL.finditer(text):
             names.append(Name(m[0], tuple(self._captions.get(label_key(m), ())) or self._mentions_of(m[0])))
         for m in NUMBERED_SECTION.finditer(text):
-            number = (m["number"] or m["dotted"] or _chinese(m["chinese"]) + m["unit"]).casefold()
+            number = (m["number"] or m["dotted"] or worded_number(m["chinese"]) + m["unit"]).casefold()
             alike = [p for p in self._places if p.number == number]
             word = (m["word"] or "").casefold().replace("sec.", "section")
             found = [p for p in alike if p.word == word] or alike
@@ -130,7 +112,7 @@ class DocumentText:
 
     def numbered(self, question: str, anchor: str) -> list[Name]:
         """The section of the anchor's number ("5.1 Modes"), where the question says "in 5.1"."""
-        number = _parted(anchor)[1]
+        number = parted(anchor)[1]
         if "." not in number or number not in tokens(question):
             return []
         found = [p for p in self._places if p.number == number]
@@ -163,49 +145,17 @@ class DocumentText:
                 names.append(Name(part.strip(), tuple((p.first, p.last) for p in places)))
         return names
 
+    def lacks(self, title: str) -> bool:
+        """Whether no page holds most words of a title near one another; False where some page has no text."""
+        pages = self.pages.values()
+        return all(
+            p.readable and max(p.coverage(title)[0], p.coverage(parted(title)[2])[0]) < TITLE_COVERAGE for p in pages
+        )
+
     def singles_out(self, text: str, pages: Sequence[int], most: int) -> bool:
         """Whether a text stands on one of these pages and on no more than `most` in all."""
         found = {number for number, page in self.pages.items() if page.find(text)}
         return not found.isdisjoint(pages) and len(found) <= most
-
-
-def named_pages(text: str) -> list[tuple[int, int]]:
-    """Runs of 0-based pages that a text names: "pages 3 and 5-7" is (2, 2), (4, 6)."""
-    runs = []
-    for m in PAGES.finditer(COUNTED_FROM.sub(" ", folded(text))):
-        listed = m[1] or m[2]
-        for r in PAGE_RANGE.finditer(listed):
-            runs.append((int(r[1]) - 1, int(r[2]) - 1))
-        runs += [(int(n) - 1, int(n) - 1) for n in re.findall(r"\d+", PAGE_RANGE.sub(" ", listed))]
-    return [(a, b) for a, b in runs if 0 <= a <= b]
-
-
-def without_names(text: str) -> str:
-    """A folded text without the numbers of pages, labels and sections that it names."""
-    for pattern in (PAGES, LABEL, NUMBERED_SECTION):
-        text = pattern.sub(" ", text)
-    return text
-
-
-def label_key(m: re.Match[str]) -> tuple[str, str]:
-    kind = (m["kind"] or m["chinese"]).casefold()
-    kind = {"tab.": "table", "表": "table", "fig.": "figure", "图": "figure"}.get(kind, kind)
-    return kind, (m["number"] or m["number2"]).casefold()
-
-
-def _chinese(text: str) -> str:
-    value = chinese_number(text)
-    return text if value is None else str(value)
-
-
-def _parted(title: str) -> tuple[str, str, str]:
-    """The word, the number and the rest of a title: "Note 5: Staff" is note, 5, Staff; a bare "A" is an article."""
-    title = folded(title)
-    m = TITLE_NUMBER.match(title)
-    if not m or (m["number"] and m["number"].isalpha() and not m["word"] and not m["end"]):
-        return "", "", title
-    number = m["number"] or _chinese(m["chinese"]) + m["unit"]
-    return (m["word"] or "").casefold(), number.casefold(), title[m.end() :].strip(" .:-")
 
 
 def _places(pages: Sequence[Page], sections: Sequence[Section], num_pages: int) -> list[Place]:
@@ -224,7 +174,7 @@ def _places(pages: Sequence[Page], sections: Sequence[Section], num_pages: int) 
         after = next(((page, other) for page, rank, other in starts[i + 1 :] if rank <= level), (num_pages, ""))
         below = after[0] in tops and tops[after[0]] != normalised_title(after[1])  # this one's end stands above it
         last = max(first, after[0] if below else after[0] - 1)
-        word, number, bare = _parted(title)
+        word, number, bare = parted(title)
         if last - first + 1 < WHOLE_DOCUMENT * num_pages or num_pages < 3:
             words, content = joined(tokens(bare)), frozenset(_content(title))
             places.append(Place(title, bare, words, content, word, number, first, last))
@@ -244,7 +194,7 @@ def _captions(pages: Sequence[Page]) -> dict[tuple[str, str], list[tuple[int, in
         for block in page.blocks:
             text = folded(flatten(block.text))
             m = LABEL.match(text)
-            if m and (block.kind == "caption" or _is_caption(text)):
+            if m and (block.kind == "caption" or is_caption(text)):
                 last = page.index + 1 if page.index + 1 in goes_on else page.index
                 runs = found[label_key(m)]
                 if runs and runs[-1][1] + 1 >= page.index:
@@ -254,14 +204,9 @@ def _captions(pages: Sequence[Page]) -> dict[tuple[str, str], list[tuple[int, in
     return found
 
 
-def _is_caption(text: str) -> bool:
-    """A short block, not an entry of a list of tables and not a sentence about a table: "Table 3 shows that ..."."""
-    return len(text) <= 160 and not SENTENCE.match(text) and not CONTENTS_LINE.search(text)
-
-
 def _content(text: str) -> set[str]:
     """The words of a title, or of several, that tell it from others."""
-    bare = " ".join(_parted(part)[2] for part in ANCHOR_BREAK.split(text))
+    bare = " ".join(parted(part)[2] for part in ANCHOR_BREAK.split(text))
     return {w for w in tokens(bare) if w not in GENERIC and not w[0].isdecimal()}
 
 
@@ -288,6 +233,9 @@ def anchor_problem(question: str, anchor: str, evidence: Sequence[int], document
             return f"the document has no {name.shown}"
         if name.places and not name.holds(evidence):
             return f"{name.shown} holds none of the evidence pages {_numbers(evidence)}"
+    for title in _quoted_titles(question, anchor):
+        if document.lacks(title):
+            return f'the document has no "{title}"'
     leading = [n for n in [*named, *titles, *document.titles(question)] if n.holds(evidence)]
     if any(n.unique for n in leading):
         return ""
@@ -299,6 +247,13 @@ def anchor_problem(question: str, anchor: str, evidence: Sequence[int], document
     if blind and (named or echoed):
         return ""
     return "names no section, table, figure or page of the document that holds the evidence"
+
+
+def _quoted_titles(question: str, anchor: str) -> list[str]:
+    """The parts of an anchor, but for labels, that have several words and stand in the question in quotation marks."""
+    parts = [part.strip() for part in ANCHOR_BREAK.split(folded(anchor)) if not LABEL.search(part)]
+    quoted = {m[0][1:-1].strip() for m in QUOTED.finditer(folded(question))}
+    return [p for p in parts if p in quoted and len(_content(p)) >= MIN_TITLE_WORDS]
 
 
 def _echoes(question: str, anchor: str) -> bool:

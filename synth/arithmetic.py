@@ -11,30 +11,38 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import date
+from dataclasses import dataclass, replace
 from decimal import Decimal
+from statistics import median
 
-from synth.anchors import without_names
-from synth.cells import PERCENT, Grid
+from synth.cells import PERCENT, UNIT_NOTE, Grid, is_quoted, quoted_rows
 from synth.comparisons import Recomputed, compared, in_time, move, moves
-from synth.operands import CODE, Operand, in_columns, operands, with_headers
-from synth.quantities import Quantity, dates, folded, quantities, scales
+from synth.grounding import CJK, contains, tokens
+from synth.labels import without_names
+from synth.operands import CODE, YEAR, Operand, in_columns, operands, with_headers
+from synth.quantities import Quantity, folded, in_unit, quantities, scales, units
+from synth.time_spans import span_matches
 from synth.wording import (
     CHANGE,
     CHANGED_BY,
     COMPARED_YEARS,
     COUNTED_ROWS,
+    EXTREMES,
     FALL,
     HOW_TO_WRITE,
+    LARGEST,
     QUOTED,
+    RANK,
     RATE,
     RISE,
+    SMALLEST,
     STEADILY,
     THRESHOLD,
     TIMES,
     TOTAL,
     WEAK,
+    WHICH_YEAR,
+    YEAR_RANGE,
     base_phrases,
     direction,
     intents,
@@ -44,18 +52,27 @@ MAX_OPERANDS = 60
 MAX_CHOICES = 600  # of one number a quote
 MAX_CHARS = 10_000  # of quotes and pages, in which units are looked for
 MAX_STEPS = 60  # results of a first step that a second one uses
-PAGE_COUNT = re.compile(r"\bhow many pages\b|多少页|几页", re.IGNORECASE)
+PAGE_COUNT = re.compile(r"\bhow many pages\b(?! (?:more|fewer|less|longer))|(?<![多少])多少页|几页", re.IGNORECASE)
 COUNTABLE = 20  # a larger number is no count of what is quoted
 REACH = 24  # characters from "more than" to its number
+YEAR_AND_NUMBER = re.compile(
+    r"(?<!\d)(?P<year>(?:19|20)\d\d) ?年? ?(?:[:：,(为是]|was|were)? ?(?P<number>\d[\d,]*(?:\.\d+)?)"
+)
+SINCE = re.compile(  # one number is so much more or less than it was
+    r"(?:(?P<up>\d\S* (?:\w+ )?(?:more|higher|longer))|\d\S* (?:\w+ )?(?:less|fewer|lower|shorter)) than (?:in )?"
+    r"(?:(?:19|20)\d\d|the (?:year before|previous year))"
+    r"|[比较](?:上年|去年|前一?年|(?:19|20)\d\d年)(?:同期)?(?:(?P<up2>增[长加]?|多|上升|提高|上涨)|减少?|少|下降|降低|下跌)了?"
+)
+FEW_ROWS = 3
+MAX_LIMIT = 10  # times the largest number of a column; a larger limit is in another unit
 SMALL = Decimal("1e-9")
 ROUNDED = Decimal("0.05")  # of an answer in another unit
 SPAN = re.compile(
     r"\bhow many years\b|\bhow long\b|\byears? (?:after|before|between|apart)\b|多少年|几年", re.IGNORECASE
 )
-DAYS = re.compile(r"\bhow many days\b|多少天|几天|多少日", re.IGNORECASE)
-LEAP_YEAR = 2024  # of dates without a year
 ANY = ("difference", "sum", "mean", "ratio", "share", "change", "product", "portion", "rest")
 FACTORS = range(2, 13)
+MIN_CHINESE = 3  # characters of a name that is more than a word
 FEW_OPERANDS = 4  # so few give few results: any operation is tried, for no list of words knows every wording
 
 
@@ -81,6 +98,7 @@ class Numbers:
     totals: bool  # whether a share may be one of a sum
     percents: frozenset[Decimal]
     timed: tuple[bool, ...]  # for each row whether it is an earlier and a later number
+    a_year_each: tuple[tuple[Decimal, ...], ...]  # of a row with two numbers for a year, a budget and a result
     changed: bool  # whether the quotes give a change beside what it led to
 
 
@@ -112,25 +130,132 @@ def recompute(
     years = sorted({int(q.value) for q in quantities(asked) if q.is_year})
     if len(years) == 1 and re.search(CHANGE, asked, re.IGNORECASE):
         years = [years[0] - 1, years[0]]  # "by how much did it fall in 2023?"
+    asked = _without_titles(asked, tables)
     bare = QUOTED.sub(" ", asked)
+    if WHICH_YEAR.search(bare) and (year := _year_of(answer)):
+        return _extreme_year(bare, year, quotes, rows)
     wanted = quantities(folded(answer))
-    if answer_format in ("String", "List") and not _is_number(answer, wanted):
+    labels = [tokens(r.label) for g in tables for r in g.rows if any(is_quoted(r, q) for q in quotes)]
+    if answer_format in ("String", "List") and (not _is_number(answer, wanted) or tokens(answer) in labels):
         held = [(q, r) for q, r in zip(quotes, rows, strict=True) if r]
         return compared(bare, answer, answer_format, [q for q, _ in held], [r for _, r in held], years, tables)
     if answer_format == "List" or len(wanted) != 1:
         return Recomputed(None, "the answer is no single number")
-    if DAYS.search(asked) and _days_apart(quotes, wanted[0]):
-        return Recomputed(True, "days between two dates")
+    bare = _without_labels(bare, quotes, tables)
+    if (span := span_matches(asked, wanted[0], quotes)) is not None:
+        return Recomputed(span, "the time between two dates" if span else "no two dates are so far apart")
     if sum(map(len, rows)) < 2:
         return Recomputed(None, "the quotes hold fewer than two numbers")
+    if (before := _before_change(bare, quotes, rows, wanted[0])) is not None:
+        return Recomputed(before, "the number before a change")
+    if YEAR_RANGE.search(bare) and len(years) == 2 and {*intents(bare)} & {"mean", "sum"} and not move(bare):
+        years = list(range(years[0], years[1] + 1))
     named = "" if "per" in intents(bare) else asked  # hours and birds are two columns of "birds per hour"
+    if (counted := _counted_rows(bare, asked, rows, years)) is not None:
+        return Recomputed(counted == wanted[0].value, f"{counted} of the quoted rows are")
     chosen = [in_columns(r, years, named) for r in rows if r]
     chosen = chosen if sum(map(len, chosen)) > 1 else [r for r in rows if r]
-    if (moved := _moved(bare, rows, years)) is not None:
+    if len(rows) > 1 and _counts_moves(bare):
+        moved = _moved(bare, rows, years)
+        moved = _moved(bare, [in_columns(r, years, asked) for r in rows], years) if moved is None else moved
+        if moved is None:
+            return Recomputed(None, "no header tells which of the numbers of a row is the earlier one")
         return Recomputed(moved == wanted[0].value, f"{moved} of the quoted rows do")
     meant = _meant(bare, asked, wanted[0], chosen, quotes, texts)
     changed = any(CHANGED_BY.search(q) for q in quotes)
-    return _calculated(asked, wanted[0], meant, chosen, changed)
+    others = _in_asked_unit(chosen, asked)
+    mixed = len({o.number.unit for r in chosen for o in r}) > len({o.number.unit for r in others for o in r}) > 0
+    found = None if mixed else _calculated(asked, wanted[0], meant, chosen, changed)
+    if others and not (found and found.matches):
+        scaled = _calculated(asked, wanted[0], replace(meant, powers=(0,)), others, changed)
+        return scaled if scaled.matches or not found else found
+    return found or Recomputed(None, "units that cannot be compared")
+
+
+def _in_asked_unit(rows: Sequence[Sequence[Operand]], asked: str) -> list[list[Operand]]:
+    """The operands in the unit that the question asks for; [] where all are in it, or in none that is known."""
+    wanted = units(asked)
+    made = []
+    for row in rows:
+        own = [replace(o.number, unit=o.number.unit or next(iter(units(o.header)), "")) for o in row]
+        made.append([replace(o, number=in_unit(n, wanted)) for o, n in zip(row, own, strict=True)])
+    changed = any(
+        a.number.value != b.number.value
+        for old, new in zip(rows, made, strict=True)
+        for a, b in zip(old, new, strict=True)
+    )
+    return made if changed else []
+
+
+def _without_titles(text: str, tables: Sequence[Grid]) -> str:
+    """A question without the titles of tables that it has in quotation marks: their words are not those of a column."""
+    return QUOTED.sub(lambda m: " " if any(contains(g.name, m[0]) for g in tables) else m[0], text)
+
+
+def _year_of(answer: str) -> int:
+    """The year that an answer is; 0 where it is none."""
+    m = re.fullmatch(r"((?:19|20)\d\d) ?年?", folded(answer))
+    return int(m[1]) if m else 0
+
+
+def _extreme_year(bare: str, year: int, quotes: Sequence[str], rows: Sequence[Sequence[Operand]]) -> Recomputed:
+    """Whether the number of a year is the largest or smallest of the one row that is quoted."""
+    largest, smallest = bool(LARGEST.search(bare)), bool(SMALLEST.search(bare))
+    values: dict[int, Decimal] = {}
+    if len(rows) == 1 and len({o.year for o in rows[0]} - {0}) == len(rows[0]):
+        values = {o.year: o.number.value for o in rows[0]}
+    elif pairs := [m for q in quotes for m in YEAR_AND_NUMBER.finditer(folded(q))]:
+        values = {int(m["year"]): Decimal(m["number"].replace(",", "")) for m in pairs}
+    if largest == smallest or len(values) < 2 or year not in values or move(bare) or RANK.search(bare):
+        return Recomputed(None, "no row tells what belongs to which year")
+    best = max(values.values()) if largest else min(values.values())
+    return Recomputed(values[year] == best, f"{best} is the {'largest' if largest else 'smallest'}")
+
+
+def _before_change(
+    bare: str, quotes: Sequence[str], rows: Sequence[Sequence[Operand]], wanted: Quantity
+) -> bool | None:
+    """Whether the answer is the number that a quoted change began with; None where that is not asked for.
+
+    "19 accidents, 6 fewer than in 2022": there were 25 in 2022.
+    """
+    if len(quotes) != 1 or len(rows[0]) != 2 or re.search(CHANGE, bare, re.IGNORECASE) or move(bare):
+        return None
+    now, change = (o.number for o in rows[0])
+    between = folded(quotes[0])
+    told = SINCE.search(between)
+    asked_years, said_years = set(YEAR.findall(bare)), set(YEAR.findall(between))
+    if not told or now.decimals > 6 or not asked_years or not (asked_years - said_years or len(said_years) == 1):
+        return None
+    if {*intents(bare)} & {"difference", "change", "sum", "share", "ratio"} or not _earlier(
+        asked_years, told, said_years
+    ):
+        return None
+    sign = 1 if told["up"] or told["up2"] else -1
+    a, b = now.value.scaleb(-now.power), change.value.scaleb(-change.power)
+    before = a / (1 + sign * b / 100) if change.unit == "%" and now.unit != "%" else a - sign * b
+    return _equal(before, wanted.value, wanted.decimals) or _equal(
+        before.scaleb(now.power), wanted.value, wanted.decimals
+    )
+
+
+def _earlier(asked: set[str], told: re.Match[str], said: set[str]) -> bool:
+    """Whether the year that is asked for is the one that a change is counted from."""
+    than = YEAR.search(told[0])
+    if than:
+        return asked == {than[0]}
+    return len(asked) == 1 and (not said or max(asked) < max(said))
+
+
+def _without_labels(text: str, quotes: Sequence[str], tables: Sequence[Grid]) -> str:
+    """A question without the names of quoted rows and of their columns: the total of "total assets" adds nothing up."""
+    names = {n for g in tables for r in quoted_rows(g, quotes) for n in (r.label, *g.columns)}
+    for name in sorted(names, key=len, reverse=True):
+        bare = UNIT_NOTE.sub(" ", folded(name)).strip()
+        words = tokens(bare)
+        if len(words) > (MIN_CHINESE if re.search(f"[{CJK}]", bare) else 1):
+            text = re.sub(rf"(?<!\w){re.escape(bare)}(?!\w)" if bare.isascii() else re.escape(bare), " ", text)
+    return text
 
 
 def _is_number(answer: str, wanted: Sequence[Quantity]) -> bool:
@@ -157,14 +282,16 @@ def _meant(
     if strong == ["mean"] and "per" not in kinds and sum(map(len, rows)) == 2:
         kinds.append("per")  # of a total and a number
     if strong == ["sum"] and rate:
-        kinds.append("product")
+        kinds = ["product"] if [len(r) for r in rows] == [2] else [*kinds, "product"]
     unknown = not strong and few and (rate or "per" not in found) and ("count" not in found or wanted.value > COUNTABLE)
     if "rest" in strong or (not strong and wanted.value > COUNTABLE):
         kinds.append("portion")
     over_time = re.search(CHANGE, bare, re.IGNORECASE) is not None
     return Meant(
         kinds=tuple(kinds),
-        two_steps=len({*strong} - {"rest"}) > 1 or (len(strong) == 1 and "total" in found),
+        two_steps=len({*strong} - {"rest"}) > 1
+        or (len(strong) == 1 and "total" in found)
+        or (strong == ["share"] and len(rows) > 2),  # of several rows together
         any_kind=unknown,
         over_time=over_time,
         direction=move(bare) if over_time else direction(bare),
@@ -185,27 +312,37 @@ def _powers(asked: str, texts: Sequence[str]) -> tuple[int, ...]:
     return tuple(sorted({w + u for w in words for u in {0, *units}}, key=abs))
 
 
-def _days_apart(quotes: Sequence[str], wanted: Quantity) -> bool:
-    """Whether a number of days is the time between two dates of the quotes, with the last day or without it."""
-    found = [d for q in quotes for d in dates(folded(q)) if d.month and d.day]
-    for a, b in itertools.combinations(found[:MAX_OPERANDS], 2):
-        try:
-            first, last = (date(d.year or LEAP_YEAR, d.month, d.day) for d in (a, b))
-        except ValueError:
-            continue
-        if bool(a.year) == bool(b.year) and wanted.value - abs((last - first).days) in (0, 1):
-            return True
-    return False
+def _counted_rows(bare: str, asked: str, rows: Sequence[Sequence[Operand]], years: Sequence[int]) -> int | None:
+    """How many of the rows of a table are beyond the one limit of a question; None where no column can be told."""
+    limits = _given(CODE.sub(" ", bare))
+    if len(limits) != 1 or len(rows) < FEW_ROWS or "count" not in intents(bare) or not THRESHOLD.search(bare):
+        return None
+    if not all(r and all(o.header for o in r) for r in rows) or len({len(r) for r in rows}) != 1:
+        return None
+    columns = [
+        [o.number.value for o in column] for column in zip(*(in_columns(r, years, asked) for r in rows), strict=False)
+    ]
+    for limit in (limits[0].value, limits[0].value.scaleb(-limits[0].power)):
+        if len(columns) > 1:
+            columns = [c for c in columns if min(c) <= limit <= max(c)] or columns
+        if len(columns) == 1 and max(columns[0]) * MAX_LIMIT >= limit:
+            hits = [int(n) for _, n in _counts([[v] for v in columns[0]], bare, limit)]
+            return hits[0] if hits else None
+    return None
+
+
+def _counts_moves(bare: str) -> bool:
+    """Whether a question asks how many rows rose or fell: "in how many towns did it fall?"."""
+    asks = RISE.search(bare) or FALL.search(bare) or COMPARED_YEARS.search(bare)
+    return bool(move(bare) and asks and COUNTED_ROWS.search(bare))
 
 
 def _moved(bare: str, rows: Sequence[Sequence[Operand]], years: Sequence[int]) -> int | None:
-    """How many rows rose or fell, where a question asks for that: "in how many towns did it fall?"; else None."""
-    sign = move(bare)
-    asks = COUNTED_ROWS.search(bare) and (RISE.search(bare) or FALL.search(bare) or COMPARED_YEARS.search(bare))
+    """How many rows rose or fell; None where that cannot be told."""
     values = [in_time(r, years) for r in rows]
-    if not sign or not asks or len(values) < 2 or not all(values):
+    if len(values) < 2 or not all(values):
         return None
-    return sum(moves(v, sign, bool(STEADILY.search(bare))) for v in values)
+    return sum(moves(v, move(bare), bool(STEADILY.search(bare))) for v in values)
 
 
 def _calculated(
@@ -225,6 +362,8 @@ def _calculated(
         steps = _second_step(meant, numbers) if meant.two_steps else ()
         if any(_is_goal(result, goal, wanted.decimals, meant.powers) for result in steps):
             return Recomputed(True, "in two steps")
+    if meant.any_kind and _given(CODE.sub(" ", QUOTED.sub(" ", asked))):
+        return Recomputed(None, "the wording is unknown, and the question gives numbers of its own")
     if not tried and {*meant.kinds} <= {*WEAK, "portion"}:
         return Recomputed(None, "no operation is known that the question may ask for")
     shown = ", ".join(f"{_value(o.number, True):f}" for o in itertools.islice(itertools.chain(*rows), 8))
@@ -249,9 +388,20 @@ def _numbers(asked: str, rows: Sequence[Sequence[Operand]], changed: bool, plain
         bases=bases,
         totals=totals,
         percents=frozenset(_value(o.number, plain) for o in every if o.number.unit == "%" or PERCENT.search(o.header)),
+        a_year_each=tuple(
+            tuple(_value(o.number, plain) for o in choice) for r in ordered for choice in _a_year_each(r)
+        ),
         timed=tuple(len(r) == 2 and bool(in_time(r)) for r in ordered),
         changed=changed,
     )
+
+
+def _a_year_each(row: Sequence[Operand]) -> list[tuple[Operand, ...]]:
+    """The ways to take one number for each year of a row, where a year has several; [] where none has."""
+    years = [list(own) for _, own in itertools.groupby(row, lambda o: o.year)]
+    if not all(o.year for o in row) or len(years) < 2 or len(years) == len(row):
+        return []
+    return list(itertools.islice(itertools.product(*years), MAX_STEPS))
 
 
 def _bases(asked: str, every: Sequence[Operand], plain: bool) -> tuple[frozenset[Decimal], bool]:
@@ -263,6 +413,7 @@ def _bases(asked: str, every: Sequence[Operand], plain: bool) -> tuple[frozenset
         best = max((s for s, o in scores if s >= o.likeness(part)), default=0)
         found = [o for s, o in scores if s == best and s >= o.likeness(part)]
         if best and len(found) < len(every):
+            found += [o for o in every if o not in found and not o.near.strip()]  # of a row with empty cells
             return frozenset(_value(o.number, plain) for o in found), len(found) > 1 or bool(TOTAL.search(phrase))
     return frozenset(), True
 
@@ -296,11 +447,12 @@ Result = tuple[str, Decimal]
 def _results(kinds: Sequence[str], meant: Meant, numbers: Numbers, goal: Decimal, asked: str) -> Iterator[Result]:
     """Every result that the operations may have."""
     wanted = set(kinds or ANY)
-    sets = list(_sets(numbers.rows))
+    sets = [*_sets(numbers.rows), *numbers.a_year_each]
     pairs = list(_pairs(numbers.rows, numbers.extra))
     if "difference" in wanted or "rest" in wanted:
         alone = meant.over_time and len(numbers.rows) == 1 and numbers.timed[0]
-        for a, b in [numbers.rows[0][::-1]] if alone else pairs:
+        extremes = _extremes(numbers.rows) if EXTREMES.search(asked) else None
+        for a, b in [extremes] if extremes else [numbers.rows[0][::-1]] if alone else pairs:
             if not alone or "rest" in wanted or _agrees(a - b, meant.direction, goal, (a, b)):
                 yield f"{a} - {b}", a - b
     if "rest" in wanted:
@@ -333,10 +485,28 @@ def _results(kinds: Sequence[str], meant: Meant, numbers: Numbers, goal: Decimal
                 yield f"{b} without {a} %", (100 - a) * b / 100
     if "sum" in wanted or "total" in wanted:
         yield from _sums(sets, asked)
+    if "median" in wanted:
+        yield from (("median", Decimal(median(values))) for values in sets if len(values) > 1)
+    if wanted & {"mean", "product"}:
+        counts = [q.value for q in quantities(asked) if q.value in FACTORS and not q.value % 1]  # "the six projects"
+        every = [v for r in numbers.rows for v in r]
+        if "mean" in wanted:
+            yield from ((f"{v} / {n}", v / n) for v in every for n in counts)
+        if "product" in wanted:
+            yield from ((f"{v} * {n}", v * n) for v in every for n in counts)
     if "mean" in wanted and not ("per" in wanted and numbers.bases):
         yield from ((f"mean of {len(values)}", sum(values, Decimal(0)) / len(values)) for values in sets if values)
     if "count" in wanted:
         yield from _counts(numbers.rows, QUOTED.sub(" ", asked))
+
+
+def _extremes(rows: Sequence[Sequence[Decimal]]) -> tuple[Decimal, Decimal] | None:
+    """The largest and the smallest number of a row or column; None where there are several of both."""
+    if len(rows) == 1 and len(rows[0]) > 1:
+        return max(rows[0]), min(rows[0])
+    if len(rows) > 1 and {len(r) for r in rows} == {1}:
+        return max(r[0] for r in rows), min(r[0] for r in rows)
+    return None
 
 
 def _agrees(difference: Decimal, sign: int, goal: Decimal, values: Sequence[Decimal]) -> bool:
@@ -360,6 +530,10 @@ def _shares(
     for a, b in pairs:
         if b and (not numbers.bases or b in numbers.bases) and not (at_most_all and abs(a) >= abs(b)):
             yield f"{a} / {b}", 100 * a / b
+    column = [r[0] for r in numbers.rows if len(r) == 1]
+    for base in column if len(column) == len(numbers.rows) > 2 else ():  # all the others together
+        if base and (not numbers.bases or base in numbers.bases):
+            yield f"the others / {base}", 100 * (sum(column) - base) / base
     for values in sets if numbers.totals else ():
         if total := sum(values):
             yield from ((f"{v} / {total}", 100 * v / total) for v in values)
@@ -424,13 +598,16 @@ def _second_step(meant: Meant, numbers: Numbers) -> Iterator[Decimal]:
             yield 100 * (a - b) / b
 
 
-def _counts(rows: Sequence[Sequence[Decimal]], asked: str) -> Iterator[Result]:
+def _counts(rows: Sequence[Sequence[Decimal]], asked: str, limit: Decimal | None = None) -> Iterator[Result]:
     """How many quotes of one number are beyond the one that the question names."""
     named = ((m, q) for m in THRESHOLD.finditer(asked) for q in quantities(asked[m.end() : m.end() + REACH])[:1])
     m, quantity = next(named, (None, None))
     if not m or not quantity or {len(r) for r in rows} != {1}:
         return
-    limit, column = quantity.value, [r[0] for r in rows]
+    column = [r[0] for r in rows]
+    limit = quantity.value if limit is None else limit
+    if quantity.power and max(map(abs, column)) < limit.scaleb(-1):
+        limit = limit.scaleb(-quantity.power)  # the column is in the words' scale
     hits = {
         "more": sum(v > limit for v in column),
         "less": sum(v < limit for v in column),

@@ -28,9 +28,10 @@ from corpus.records import (
 )
 from corpus.sections import sections_of
 from synth import verify
-from synth.anchors import DocumentText, named_pages
+from synth.anchors import DocumentText
 from synth.chat import ChatModel, ChatRequest, LoadImages, RequestFailed, Sampling
 from synth.grounding import find_evidence
+from synth.labels import named_pages
 from synth.prompt_pages import prompt_page
 from synth.replies import Fault, Reply, parse_reply, reply_schema
 from synth.segments import draw_segments, is_left_to_layout

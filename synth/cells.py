@@ -22,10 +22,11 @@ from corpus.layout import center
 from corpus.layout import contains as box_contains
 from corpus.records import Page
 from corpus.table_words import PARENT
-from synth.anchors import LABEL, PAGES, label_key
 from synth.grounding import CJK, SCALE_WORDS, contains, joined, tokens
+from synth.labels import LABEL, PAGES, label_key
 from synth.quantities import Quantity, dates, folded, quantities
 from synth.stems import pairs, words_of
+from synth.wording import QUOTED
 
 MIN_ROWS = 2
 MAX_ROWS = 500  # of a table; further ones are not read
@@ -33,7 +34,6 @@ HEADER_LINES = 3  # a header ends within so many lines
 MAX_LABEL_WORDS = 12  # of a line of text that is taken for a row
 MAX_TITLE_CHARS = 160
 UNIT_NOTE = re.compile(r"\([^()]*\)")
-QUOTED = re.compile(r"[\"“「《][^\"”」》]{1,300}[\"”」》]")
 YEARS = re.compile(r"(?<!\d)(?:19|20)\d\d(?:[/-]\d\d(?!\d))?(?!\d)")
 OTHER_YEAR = re.compile(  # a year that is told from another
     r"\b(?:previous|preceding|prior|following|next|last|earlier|later) (?:\w+ )?years?\b"
@@ -47,6 +47,8 @@ ASKS_PERCENT = re.compile(
     r"|百分之(?:几|多少)|比例[是为](?:多少|几)",
     re.IGNORECASE,
 )
+TOTAL_LABEL = re.compile(r"\b(?:total|sum|all)\b|合计|总计|小计|共计", re.IGNORECASE)
+MAX_COLUMNS = 12  # of a table whose total is looked into
 NUMBER_CELL = re.compile(r"[-(+$€£¥−–]*\d[\d,.]*[%)]*")
 
 
@@ -68,8 +70,30 @@ class Grid:
 
     def placed(self, row: Row) -> tuple[tuple[str, str], ...]:
         """Cells with their headers, '' where the column of a cell cannot be told."""
-        told = len(row.cells) == len(self.columns)
-        return tuple((cell, self.columns[i] if told else "") for i, cell in enumerate(row.cells))
+        columns = self.columns if len(row.cells) == len(self.columns) else self._columns_of_total(row)
+        return tuple(zip(row.cells, columns or [""] * len(row.cells), strict=True))
+
+    def _columns_of_total(self, row: Row) -> tuple[str, ...]:
+        """The headers of a total that leaves cells empty: those of the columns that add up to it; () where unclear."""
+        wanted = [_only_number(c) for c in row.cells]
+        others = [r.cells for r in self.rows if len(r.cells) == len(self.columns)]
+        if not others or not TOTAL_LABEL.search(row.label) or not 0 < len(wanted) < len(self.columns) <= MAX_COLUMNS:
+            return ()
+        sums = [
+            sum((_only_number(c) or Decimal(0) for c in column), Decimal(0)) for column in zip(*others, strict=True)
+        ]
+        fitting = [
+            places
+            for places in itertools.combinations(range(len(self.columns)), len(wanted))
+            if all(w is not None and w == sums[i] for w, i in zip(wanted, places, strict=True))
+        ]
+        return tuple(self.columns[i] for i in fitting[0]) if len(fitting) == 1 else ()
+
+
+def _only_number(cell: str) -> Decimal | None:
+    """The value of a cell that is one number; None where it is none or several."""
+    found = quantities(folded(cell))
+    return found[0].value if len(found) == 1 and _bare(cell) else None
 
 
 # ------------------------------------------------------------------------------------------------------------ reading
@@ -95,6 +119,11 @@ def grids(page: Page) -> list[Grid]:
         elif block.text and (block.kind in ("heading", "title", "caption") or LABEL.match(folded(block.text))):
             name = flatten(block.text)[:MAX_TITLE_CHARS]
     return found
+
+
+def looks_like_rows(text: str) -> bool:
+    """Whether the lines of a block are those of a table."""
+    return _grid("", text.split("\n")) is not None
 
 
 def _grid(name: str, lines: Sequence[str]) -> Grid | None:

@@ -8,6 +8,7 @@ digits never: a number is what it is or is not found.
 from __future__ import annotations
 
 import bisect
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from rapidfuzz import fuzz, process
 
 from corpus.blocks import flatten
 from corpus.layout import union
-from corpus.records import Box, Evidence, Page
+from corpus.records import Block, Box, Evidence, Page
 from synth.answers import list_items
+from synth.ocr_text import mended
 from synth.quantities import Date, Quantity, dates, folded, quantities
 
 CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
@@ -34,6 +36,7 @@ OCR_MIN_CHARS = 6  # shorter texts must be exact
 SPREAD = 2  # the words of an answer stand in order within so many times their number of words, plus a few
 SPREAD_WORDS = 6
 MAX_QUERY_CHARS = 4_000
+NEAR_BLOCKS = 3  # that a quote may run over
 
 
 def tokens(text: str) -> list[str]:
@@ -53,6 +56,30 @@ def joined(words: Iterable[str]) -> str:
 def contains(text: str, part: str) -> bool:
     """Whether the words of `part` stand in `text`, one after another."""
     return _Index([tokens(text)]).find(joined(tokens(part))) is not None
+
+
+def _neighbours(words: Sequence[str]) -> set[str]:
+    """Chinese characters two by two as they follow one another, and the words of other scripts."""
+    found = {w for w in words if not _is_chinese(w)}
+    for chinese, run in itertools.groupby(words, _is_chinese):
+        characters = list(run)
+        if chinese:
+            found.update(a + b for a, b in itertools.pairwise(characters))
+            found.update(characters if len(characters) == 1 else ())
+    return found
+
+
+def _is_chinese(word: str) -> bool:
+    return re.match(f"[{CJK}]", word) is not None
+
+
+def _is_among(number: str, words: frozenset[str]) -> bool:
+    """Whether a number stands among words, with or without closing zeros."""
+    if number in words:
+        return True
+    return number.count(".") < 2 and any(
+        w.count(".") < 2 and Decimal(w) == Decimal(number) for w in words if w[0].isdecimal()
+    )
 
 
 class _Index:
@@ -101,8 +128,8 @@ class PageText:
     """The text of one page, ready to be looked into."""
 
     def __init__(self, page: Page) -> None:
-        self.page = page
-        self.blocks = [b for b in page.blocks if b.text]
+        self.page = mended(page)
+        self.blocks = [b for b in self.page.blocks if b.text]
         self.by_ocr = page.text_source == "ocr"
 
     @property
@@ -117,7 +144,12 @@ class PageText:
 
     @cached_property
     def _index(self) -> _Index:
-        return _Index([[_token(m[0]) for m in TOKEN.finditer(folded(flatten(b.text)))] for b in self.blocks])
+        return _Index(self._tokens)
+
+    @cached_property
+    def _tokens(self) -> list[list[str]]:
+        """Of each block, however long."""
+        return [[_token(m[0]) for m in TOKEN.finditer(folded(flatten(b.text)))] for b in self.blocks]
 
     @cached_property
     def words(self) -> frozenset[str]:
@@ -173,22 +205,47 @@ class PageText:
         return Found(self.page.index, union([b.box for b in blocks]))
 
     def coverage(self, text: str) -> tuple[float, str]:
-        """Share of a text's words that stand anywhere on the page, and a number of it that does not ('' = all do)."""
-        wanted = tokens(text)
-        plain = {w for w in wanted if not w[0].isdecimal() and w not in STOP_WORDS}
-        known = {Decimal(w) for w in self.words if w[0].isdecimal() and w.count(".") <= 1}
-        for word in wanted:
-            if word[0].isdecimal() and word not in self.words and (word.count(".") > 1 or Decimal(word) not in known):
-                return 0.0, word
-        missing = plain - self.words
-        if self.by_ocr and missing:
-            missing = {w for w in missing if not self._nearly(w)}
-        return (1 - len(missing) / len(plain) if plain else 1.0), ""
+        """Share of a text's words that stand near one another, and a number that is not on the page ('' = all are).
 
-    def _nearly(self, word: str) -> bool:
+        Near: in neighbouring blocks that also hold the numbers. Of Chinese, neighbouring characters count: one by one
+        they stand on every page.
+        """
+        wanted = tokens(text)
+        numbers = {w for w in wanted if w[0].isdecimal()}
+        if missing := next((w for w in wanted if w in numbers and not _is_among(w, self.words)), ""):
+            return 0.0, missing
+        chinese = re.search(f"[{CJK}]", text) is not None
+        plain = (_neighbours(wanted) if chinese else set(wanted)) - numbers - STOP_WORDS
+        if not plain:
+            return 1.0, ""
+        return max((self._covered(plain, numbers, words) for words in self._windows), default=0.0), ""
+
+    def _covered(self, plain: set[str], numbers: set[str], words: frozenset[str]) -> float:
+        """Share of plain words among those of a few blocks; 0 where these lack a number."""
+        if not all(_is_among(n, words) for n in numbers):
+            return 0.0
+        missing = plain - words
+        if self.by_ocr:
+            missing = {w for w in missing if not self._nearly(w, words)}
+        return 1 - len(missing) / len(plain)
+
+    @cached_property
+    def _windows(self) -> list[frozenset[str]]:
+        """The words, and pairs of Chinese characters, of each few neighbouring blocks."""
+        found: list[set[str]] = [set() for _ in self.blocks]
+        for i, words in enumerate(self._tokens):
+            own = {*words, *_neighbours(words)}
+            for j in range(max(0, i - NEAR_BLOCKS + 1), i + 1):
+                found[j] |= own
+        return [frozenset(words) for words in found]
+
+    @staticmethod
+    def _nearly(word: str, words: frozenset[str]) -> bool:
+        if word[0] >= "\u3000":  # one of two characters may be misread
+            return any(c in words for c in word)
         if len(word) < OCR_MIN_CHARS - 2:
             return False
-        letters = [w for w in self.words if not w[0].isdecimal()]
+        letters = [w for w in words if not w[0].isdecimal()]
         return process.extractOne(word, letters, scorer=fuzz.ratio, score_cutoff=OCR_WORD_LIKENESS) is not None
 
 
@@ -220,13 +277,31 @@ def find_answer(answer: str, answer_format: str, page: PageText) -> Found | None
     return page.find_in_order(answer)
 
 
+def says(passage: str, answer: str, text: str) -> bool:
+    """Whether a passage says an answer, in a scale that the text of its page names."""
+    page = Page(
+        doc_id="",
+        index=0,
+        width=1.0,
+        height=1.0,
+        rotation=0,
+        text_source="ocr",  # letters may be read otherwise than the answer writes them
+        blocks=(Block(kind="text", box=(0.0, 0.0, 1.0, 1.0), text=passage),),
+    )
+    quoted = PageText(page)
+    if find_answer(answer, "String", quoted):
+        return True
+    values = quantities(folded(answer))
+    return len(values) == 1 and _has_value(quoted, values[0], text)
+
+
 def _says_only(text: str, value: Quantity, answer_format: str) -> bool:
     rest = text[: value.start] + text[value.end :]
     return answer_format in ("Integer", "Float") or not any(c.isalnum() for c in rest)
 
 
-def _has_value(page: PageText, wanted: Quantity) -> bool:
-    powers = [0, *(power for power, word in SCALE_WORDS if word.search(page.text))]
+def _has_value(page: PageText, wanted: Quantity, scales_in: str = "") -> bool:
+    powers = [0, *(power for power, word in SCALE_WORDS if word.search(scales_in or page.text))]
     for shown in page.quantities:
         if wanted.unit and wanted.unit != shown.unit and (shown.unit or not _telling(wanted)):
             continue

@@ -10,13 +10,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from synth.anchors import without_names
 from synth.cells import UNIT_NOTE, Grid, Row, is_quoted
 from synth.grounding import CJK, STOP_WORDS, tokens
+from synth.labels import without_names
 from synth.quantities import Quantity, dates, folded, quantities
 from synth.stems import pairs, words_of
 
-CODE = re.compile(r"(?<![\w.])[A-Za-z]{0,9}\d{1,9}(?:-[A-Za-z]{0,9}\d{1,9}){1,3}[A-Za-z]{0,9}(?![\w.]\d)")
+CODE = re.compile(
+    r"(?<![\w.])[A-Za-z]{0,9}\d{1,9}(?:-[A-Za-z]{0,9}\d{1,9}){1,3}[A-Za-z]{0,9}(?![\w.]\d)"
+    r"|(?<![\w.])[A-Z]{1,6}-\d{1,5}[A-Za-z]{0,2}(?![\w.]\d)"
+)
 NUMBERING = re.compile(r"^\d{1,2}(?:(?:\.\d{1,2})+[.)]?|[.)]) (?=\D)")
 YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
 CLAUSE = re.compile(r"[,，;；。:：()（）、|\t]|(?<!\d)\.|\.(?!\d)|其中| of whom | of which ")
@@ -140,14 +143,19 @@ def with_headers(row: Sequence[Operand], quote: str, texts: Sequence[str]) -> li
     return [replace(o, header=n, near=f"{n} {o.near}") for o, n in zip(row, names, strict=True)] if names else list(row)
 
 
+def _opposites(header: str) -> set[str]:
+    """Words that tell a column from its opposite, though they say little elsewhere."""
+    return {"with", "from"} & set(tokens(header))
+
+
 def in_columns(row: Sequence[Operand], years: Sequence[int], asked: str) -> list[Operand]:
     """The numbers of a row in the columns that the question names by their words and years, in the order of years."""
     if not row or not all(o.header for o in row):
         return list(row)
     if any(o.year in years for o in row):
         row = [o for o in row if o.year in years or not o.year]
-    own = [set(tokens(UNIT_NOTE.sub(" ", folded(o.header)))) - STOP_WORDS for o in row]
-    words = set(tokens(asked)) | {str(y) for y in years}
+    own = [words_of(UNIT_NOTE.sub(" ", folded(o.header))) | _opposites(o.header) for o in row]
+    words = words_of(asked) | set(tokens(asked)) | {str(y) for y in years}
     named = [o for o, name in zip(row, own, strict=True) if name and name <= words]
     dated = [o for o in row if o.year in years]
     if not named and (

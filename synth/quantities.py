@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 _SUPERSCRIPT = re.compile("(?<=[0-9)])[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
@@ -193,6 +193,7 @@ _PREFIXED = {  # units of one kind, and the power of ten between them
     "B": {"KB": 3, "MB": 6, "GB": 9, "TB": 12},
     "m2": {"m2": 0, "ha": 4, "km2": 6},
 }
+_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 _KIND_OF = {unit: (kind, power) for kind, units in _PREFIXED.items() for unit, power in units.items()}
 _ANY_UNIT = re.compile(rf"(?<![A-Za-z]){_UNIT.pattern}")
 _ANY_SCALE = re.compile(
@@ -260,6 +261,22 @@ def scales(text: str) -> dict[str, set[int]]:
     for m in _ANY_SCALE.finditer(text):
         found.setdefault("", set()).add(_SCALES[m["word"].lower() if m["word"] else m["chinese"]])
     return found
+
+
+def units(text: str) -> set[str]:
+    """The units that a text names."""
+    return {_UNIT_NAMES[int(m.lastgroup[1:])] for m in _ANY_UNIT.finditer(text) if m.lastgroup}
+
+
+def in_unit(q: Quantity, wanted: set[str]) -> Quantity:
+    """A quantity in the one of the wanted units that measures the same; as it is where there is none."""
+    kind, power = _KIND_OF.get(q.unit, ("", 0))
+    for unit in sorted(wanted - {q.unit}):
+        if kind and _KIND_OF.get(unit, ("", 0))[0] == kind:
+            return replace(q, value=q.value.scaleb(power - _KIND_OF[unit][1]), unit=unit)
+        if q.unit in _SECONDS and unit in _SECONDS:
+            return replace(q, value=q.value * _SECONDS[q.unit] / _SECONDS[unit], unit=unit)
+    return q
 
 
 def _arabic(text: str) -> Iterator[Quantity]:

@@ -12,20 +12,29 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from decimal import Decimal
 
 from corpus.records import TEXT_CHECKS, Evidence, Question, Segment, Verdict, question_id
-from synth.anchors import DocumentText, anchor_problem, without_names
+from synth.anchors import DocumentText, anchor_problem
 from synth.answers import answer_fault, answers_match, list_items, measured, normal_text
 from synth.arithmetic import recompute
-from synth.cells import Grid, cell_problem, grids
-from synth.grounding import QUOTE_COVERAGE, STOP_WORDS, PageText, contains, find_answer, tokens
-from synth.quantities import folded, quantities
+from synth.cells import Grid, cell_problem, grids, quoted_rows
+from synth.clauses import clause_problem, parts_problem
+from synth.grounding import QUOTE_COVERAGE, STOP_WORDS, PageText, contains, find_answer, says, tokens
+from synth.labels import without_names
+from synth.printed import same_amount, stated
+from synth.quantities import Quantity, folded, quantities, units
 from synth.replies import Fault, answer_text, json_object
-from synth.wording import CHOICE
+from synth.stems import words_of
+from synth.wording import CHOICE, WHICH_YEAR
 
 MIN_WORDS = 4  # of a question
 SMALL_NUMBER = 100  # below it a result is printed somewhere by chance
 SAME_QUESTION = 0.6  # share of the words of two questions with one answer
+SAME_SMALL_NUMBER = 0.4  # the same of two that quote one passage, and answer a small number
+SAME_NAME = 0.3  # or a name or year
+SAME_PASSAGE = 0.8  # of the words of the shorter of two quotes
+MAX_UNIT_WORDS = 3  # beside the number of an answer
 TELLING_NUMBER = 10  # a smaller one stands in a question by chance
 YES_NO = re.compile(r"(?:yes|no|true|false|是|否|是的|不是|有|没有)", re.IGNORECASE)
 UNANSWERED = re.compile(
@@ -39,6 +48,7 @@ ORDER = re.compile(r"\b(?:rank|order|sort|arrange|match)(?:ed|ing|s)?\b|排序|�
 WHICH_PAGE = re.compile(
     r"\b(?:which|what) pages?\b|\bpage numbers?\b|\bnumbers? of the pages?\b|哪一?页|第几页|页码", re.IGNORECASE
 )
+HOW_MANY = re.compile(r"\bhow many ([a-z]{3,})|(?:多少|几)(?!百分)(个?\w{1,3})", re.IGNORECASE)
 _QUESTION_WORDS = (
     "what which who whom whose where when why how many much does do did according listed list given stated name "
     "following document section table page"
@@ -121,7 +131,9 @@ def _inside(question: Question, document: DocumentText, earlier: Sequence[Questi
 
 
 def _anchor(question: Question, document: DocumentText, earlier: Sequence[Question]) -> Verdict:
-    return _verdict("anchor", anchor_problem(question.question, question.anchor, _evidence_pages(question), document))
+    asked, anchor = question.question, question.anchor
+    problem = anchor_problem(asked, anchor, _evidence_pages(question), document)
+    return _verdict("anchor", problem or document.outline.problem(asked, anchor, question.evidence))
 
 
 def _answer_in_question(question: Question, document: DocumentText, earlier: Sequence[Question]) -> Verdict:
@@ -140,9 +152,20 @@ def _told(item: str, asked: str) -> bool:
     if number and not number.words:
         said = [q.value for q in quantities(without_names(asked))]
         value = number.quantity.value
-        return value in said and (abs(value) >= TELLING_NUMBER or bool(value % 1))
+        return value in said and (abs(value) >= TELLING_NUMBER or bool(value % 1) or _counted(asked, value))
     words = tokens(item)
     return bool(words) and len("".join(words)) > 1 and contains(asked, item)
+
+
+def _counted(asked: str, value: Decimal) -> bool:
+    """Whether a question gives a small number of what it asks the number of: "how many clerks ... four clerks"."""
+    for m in HOW_MANY.finditer(asked):
+        noun, unit = words_of(m[1] or ""), units(m[2] or "")
+        for q in quantities(asked):
+            after = words_of(" ".join(asked[q.end :].split()[:1]))
+            if q.value == value and ((q.unit and q.unit in unit) or (noun and noun == after)):
+                return True
+    return False
 
 
 def _quoted(question: Question, document: DocumentText, earlier: Sequence[Question]) -> Verdict:
@@ -175,7 +198,7 @@ def _tables(pages: Sequence[PageText]) -> list[Grid]:
 
 
 def _grounded(question: Question, document: DocumentText, earlier: Sequence[Question]) -> Verdict:
-    """Every part of the answer stands in the text of an evidence page, and in the cell of a table that is asked for."""
+    """Every part of the answer stands in the text of an evidence page: in a quote, in the cell that is asked for."""
     pages = _pages(question, document)
     tables = _tables(pages)
     quotes = [e.quote for e in question.evidence if e.quote]
@@ -189,6 +212,8 @@ def _grounded(question: Question, document: DocumentText, earlier: Sequence[Ques
                 problem := cell_problem(item, question.question, question.anchor, quotes, texts, tables)
             ):
                 return _verdict("grounded", problem)
+            if not pictures and (problem := _passage_problem(item, question, quotes, pages, tables)):
+                return _verdict("grounded", problem)
             continue
         if WHICH_PAGE.search(question.question) and item.strip() in {str(p + 1) for p in _evidence_pages(question)}:
             continue
@@ -196,7 +221,24 @@ def _grounded(question: Question, document: DocumentText, earlier: Sequence[Ques
             return _passed("grounded", "cannot be shown by text: figures, or pages without text")
         numbers = ", ".join(str(p.page.index + 1) for p in pages)
         return _verdict("grounded", f"{item!r} is not in the text of the evidence pages {numbers}")
-    return _passed("grounded")
+    problem = parts_problem(_items(question), question.question, quotes) if not pictures else ""
+    return _verdict("grounded", problem)
+
+
+def _passage_problem(
+    item: str, question: Question, quotes: Sequence[str], pages: Sequence[PageText], tables: Sequence[Grid]
+) -> str:
+    """Why an answer is not what the quotes say; '' where it may be, or where a page is not quoted."""
+    if not quotes or not all(e.quote for e in question.evidence):
+        return ""
+    text = "\n".join(p.page.text for p in pages)
+    rows = [row for grid in tables for row in quoted_rows(grid, quotes)]
+    if not any(says(q, item, text) for q in [*quotes, *(c for row in rows for c in (row.label, *row.cells))]):
+        return f"{item!r} is in none of the quotes"
+    sentences = [q for q in quotes if not any(quoted_rows(grid, [q]) for grid in tables)]
+    if any(says(q, item, text) for q in quotes if q not in sentences):
+        return ""
+    return clause_problem(item, _items(question), question.question, question.anchor, sentences)
 
 
 def _arithmetic(question: Question, document: DocumentText, earlier: Sequence[Question]) -> Verdict:
@@ -211,30 +253,33 @@ def _verbatim(question: Question, document: DocumentText, earlier: Sequence[Ques
     """The answer of a calculation is printed on no evidence page.
 
     Not held against it: a yes or no, the name that a comparison asks for (it must be printed), and small numbers,
-    which stand on a page by chance.
+    which stand on a page by chance, unless a sentence or a column says that they are what is asked for.
     """
     asked = folded(question.question)
     items = _items(question)
     number = measured(question.answer) if len(items) == 1 else None
-    if number:
-        value = abs(number.quantity.value)
-        chance = value < SMALL_NUMBER and len(value.normalize().as_tuple().digits) < 3
-    else:
-        chance = any(YES_NO.fullmatch(i.strip()) for i in items) or len(items) > 1 or _compares(asked)
-    if chance:
+    if number and len(tokens(number.words)) > MAX_UNIT_WORDS:
+        number = None  # a sentence with a number in it
+    if number and number.quantity.is_year and WHICH_YEAR.search(asked):
+        return _passed("verbatim")  # the header of a column
+    if number is None and (any(YES_NO.fullmatch(i.strip()) for i in items) or len(items) > 1 or _compares(asked)):
         return _passed("verbatim")
+    quotes = [e.quote for e in question.evidence if e.quote]
     for page in _pages(question, document):
-        printed = (
-            any(
-                abs(q.value) == abs(number.quantity.value) or abs(q.value).scaleb(-q.power) == value
-                for q in page.quantities
-            )
-            if number
-            else page.find(question.answer) is not None
-        )
+        if not number:
+            printed = page.find(question.answer) is not None
+        elif _stands_by_chance(number.quantity):
+            printed = stated(number.quantity, asked, quotes, page, grids(page.page))
+        else:
+            printed = any(same_amount(q, number.quantity) for q in page.quantities)
         if printed:
             return _verdict("verbatim", f"{question.answer!r} is printed on page {page.page.index + 1}")
     return _passed("verbatim")
+
+
+def _stands_by_chance(number: Quantity) -> bool:
+    value = abs(number.value)
+    return value < SMALL_NUMBER and len(value.normalize().as_tuple().digits) < 3
 
 
 def _compares(asked: str) -> bool:
@@ -246,17 +291,43 @@ def _compares(asked: str) -> bool:
 
 
 def _duplicate(question: Question, document: DocumentText, earlier: Sequence[Question]) -> Verdict:
-    """An earlier question of the same words, or of most of them with the same answer from the same page."""
+    """An earlier question of the same words, or with the same answer and so many of them as make it the same.
+
+    A number of three digits read off the same passage needs none: two facts rarely have it in common.
+    """
     own = _asked_words(question)
-    pages = set(_evidence_pages(question))
     for other in earlier:
         theirs = _asked_words(other)
         shared = len(own & theirs) / max(1, len(own | theirs))
-        same_answer = answers_match(question.answer_format, question.answer, other.answer)
-        near = same_answer and shared >= SAME_QUESTION and bool(pages & set(_evidence_pages(other)))
-        if shared == 1 or near:
+        if shared == 1 or shared >= _enough_shared(question, other):
             return _verdict("duplicate", f"asks what {other.question_id} asks: {other.question[:120]}")
     return _passed("duplicate")
+
+
+def _enough_shared(question: Question, other: Question) -> float:
+    """The share of their words from which two questions are one; more than 1 where only equal words are."""
+    if not answers_match(question.answer_format, question.answer, other.answer):
+        return 2
+    if not {*_evidence_pages(question)} & {*_evidence_pages(other)}:
+        return 2
+    if not _same_passage(question, other):
+        return SAME_QUESTION
+    number = measured(question.answer) if len(_items(question)) == 1 else None
+    if number is None:
+        return SAME_NAME
+    quantity = number.quantity
+    small = abs(quantity.value) < SMALL_NUMBER and not quantity.value % 1
+    return SAME_SMALL_NUMBER if small else SAME_NAME if quantity.is_year else 0
+
+
+def _same_passage(question: Question, other: Question) -> bool:
+    """Whether both quote the same numbers, or one the words of the other."""
+    quotes = [" ".join(e.quote for e in q.evidence) for q in (question, other)]
+    first, second = ({q.value for q in quantities(folded(text))} for text in quotes)
+    if first or second:
+        return first == second
+    a, b = ({*tokens(text)} - STOP_WORDS for text in quotes)
+    return bool(a and b) and len(a & b) >= SAME_PASSAGE * min(len(a), len(b))
 
 
 def _asked_words(question: Question) -> set[str]:

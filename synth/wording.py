@@ -24,7 +24,11 @@ CHANGE = (
     r"(?:\b(?:increas|decreas|chang|grow|fall|drop|declin|reduc|gain|shr[iau]nk)\w*|\b(?:grew|fell|rose|ris(?:es?|en|ing))\b"
     r"|增长|下降|提高|降低|减少|增加|上升|上涨|下跌|变化|降幅|增幅|同比)"
 )
-DIFFERENCE = r"\bdiffer\w*|\bminus\b|\bsubtract|\bgap\b|\bexceed|相差|差额|差距|之差"
+DIFFERENCE = (
+    r"\bdiffer\w*|\bminus\b|\bsubtract|\bgap\b|\bexceed|\b(?:far|furth|farth)(?:er|est)? from\b|\bclose(?:r|st)? to\b"
+    r"|\bnear(?:er|est)? to\b|\bshort of\b|\bheadroom\b|\bmargin between\b|\brange\b|\bspread\b"
+    r"|相差|差额|差距|之差|差值|极差|距离?(?!离).{1,24}(?:还[有差]|差|空间)|离.{1,24}差|还差|缺口|扣除"
+)
 NOT_A_LIMIT = r"(?! than (?:\d|(?:one|two|three|four|five|six|seven|eight|nine|ten|half|a quarter)\b))"
 SIZE = "(?:多(?!少)|(?<!多)少|[高低大小长短重轻快慢贵晚早])"
 INTENTS = {
@@ -41,11 +45,11 @@ INTENTS = {
         re.IGNORECASE,
     ),
     "difference": re.compile(
-        rf"{DIFFERENCE}|\bby how (?:much|many)\b|\bhow much did\b|{CHANGE}|\bby what\b|\bhow (?:far|long)\b"
-        r"|\b(?:surplus|deficit|left over)\b"
+        rf"{DIFFERENCE}|\bby how (?:much|many)\b|\bhow much did\b|{CHANGE}|\bby what\b"
+        r"|\b(?:surplus|deficit|left over)\b|收支(?:结余|差额)|结余多少"
         rf"|\bhow (?:much|many)\b[^?;]{{0,60}}? (?:{MORE}|{LESS}|above|below){NOT_A_LIMIT}\b"
         r"|\bhow (?:much|many)\b[^?;]{0,60}? (?!oth|rath|ev|nev|aft|und)\w{2,}er\b[^?]{0,80} than (?!\d)"
-        rf"|{SIZE}(?:多少|几|出)|(?<!百分)比(?![例率重值分]).{{1,60}}{SIZE}|(?:增加|减少|增长|下降)了?多少",
+        rf"|(?<!共){SIZE}(?:多少|几|出)|(?<!百分)比(?![例率重值分]).{{1,60}}{SIZE}|(?:增加|减少|增长|下降)了?多少",
         re.IGNORECASE,
     ),
     "rest": re.compile(
@@ -55,18 +59,32 @@ INTENTS = {
     ),
     "sum": re.compile(
         r"\b(?:together|combined|altogether|sum|in total|in all(?! (?:the|of|\w+ \w+s)\b)|add(?:ed|ing)?)\b"
-        r"|\btotal\b[^?]{1,40} of [^?]{1,60}\band\b|合计|总共|一共|之和|总和|共计|共需|共有?(?:多少|几)|加起来",
+        r"|\btotal\b[^?]{1,40} of [^?]{1,60}\band\b"
+        r"|合计|总共|一共|之和|总和|共计|共需|(?<!公)共[^，。？]{0,3}?(?:多少|几)|加起来",
         re.IGNORECASE,
     ),
+    "median": re.compile(r"\bmedian\b|中位数", re.IGNORECASE),
     "mean": re.compile(r"\b(?:averages?|mean)\b|平均", re.IGNORECASE),
-    "ratio": re.compile(r"\bratio\b|\btimes\b|\bdivided\b|倍|之比|比率|比[是为]?约?[是为]?(?:多少|几)", re.IGNORECASE),
-    "product": re.compile(r"\bmultipl|\bproduct of\b|\bat a rate|乘|总价", re.IGNORECASE),
+    "ratio": re.compile(
+        r"\bratio\b|\b(?:what|which) factor\b|\bfactor by which\b|\bhow many[- ]?fold\b"
+        r"|\btimes\b|\bdivided\b|倍|之比|比率|比[是为]?约?[是为]?(?:多少|几)",
+        re.IGNORECASE,
+    ),
+    "product": re.compile(
+        r"\bmultipl|\bproduct of\b|\bat a rate"
+        r"|\b(?:apply|applying|using|with) the (?:\w+ )?(?:factor|multiplier)\b|乘|总价|系数",
+        re.IGNORECASE,
+    ),
     "per": re.compile(r"\bper (?!cent|year\b)|\bfor each\b|\beach\b|每|[人户日月亩车]均", re.IGNORECASE),
     "total": re.compile(r"\b(?:total|overall)\b|总计|总额|总[数量]", re.IGNORECASE),
     "count": re.compile(r"\bhow many\b|\bnumber of\b|\bcount\b|多少[个项家种条座台]|几[个项家种条座台]", re.IGNORECASE),
 }
 WEAK = ("total", "count", "per")  # "total revenue", "how many", "per hour": asked for only where nothing else is
-TIMES = re.compile(r"\bhow many times\b|\btimes (?:as|more|larger|higher|greater|longer|heavier)\b|倍", re.IGNORECASE)
+TIMES = re.compile(
+    r"\bhow many times\b|\bfactor\b[^?]{0,80}\b(?:grow|grew|increase|rise|rose)\b"
+    r"|\btimes (?:as|more|larger|higher|greater|longer|heavier)\b|倍",
+    re.IGNORECASE,
+)
 RATE = re.compile(r"\b(?:per|each|every|apiece|costs?|priced?)\b|单价|每|[人户日月亩车]均|/(?!\d)", re.IGNORECASE)
 CHANGED_BY = re.compile(  # in a quote: one number is the change that led to the other
     r"\b(?:more|less|fewer|higher|lower|up|down|increase|decrease|rise|fall)\b|[较比](?:上年|去年|前一?年|\d{4}年).{0,8}[增减多少升降]|[增减](?:加|少|长)了?",
@@ -81,12 +99,13 @@ THRESHOLD = re.compile(
 )
 LARGEST = re.compile(
     r"\b(?:largest|highest|most|biggest|greatest|longest|heaviest|best|maximum|top|latest|fastest|older|oldest|larger|higher|"
+    r"f[au]rthest|widest|deepest|tallest|steepest|strongest|"
     r"greater|bigger|more|longer|heavier)\b|最[多高大长重快晚贵]|第[二三][多高大长重快]|更[多高大长重快]",
     re.IGNORECASE,
 )
 SMALLEST = re.compile(
     r"\b(?:smallest|lowest|least|fewest|shortest|lightest|worst|minimum|earliest|slowest|cheapest|smaller|lower|fewer|less|"
-    r"shorter|lighter)\b|最[少低小短轻慢早]|第[二三][少低小短轻慢]|更[少低小短轻慢]",
+    r"shorter|lighter|closest|nearest|narrowest|weakest|youngest|newest)\b|最(?:接近|[少低小短轻慢早近])|第[二三][少低小短轻慢]|更[少低小短轻慢]",
     re.IGNORECASE,
 )
 BEST = re.compile(
@@ -106,13 +125,28 @@ FALL = re.compile(
 )
 COMPARED_YEARS = re.compile(
     rf"\b(?:(?P<more>{MORE})|(?:{LESS}))\b[^?.;]{{0,80}}? than\b[^?.;]{{0,12}}? (?:(?:19|20)\d\d|the year before)"
+    rf"|(?:19|20)\d\d年?[^，。？]{{0,20}}?(?:(?P<more3>高于|多于|大于|超过)|低于|少于|小于|不足)[^，。？]{{0,8}}?(?:19|20)\d\d"
     rf"|(?:19|20)\d\d年?.{{0,20}}比.{{0,4}}(?:(?:19|20)\d\d|上)年.{{0,12}}?(?:(?P<more2>多(?!少)|[高大长])|(?<!多)[少低小短])",
+    re.IGNORECASE,
+)
+EXTREMES = re.compile(  # the largest and the smallest of all numbers
+    r"\b(?:highest|largest|longest|greatest|most|maximum)\b[^?]{0,80}\b(?:lowest|smallest|shortest|least|minimum)\b"
+    r"|\b(?:lowest|smallest|shortest|least|minimum)\b[^?]{0,80}\b(?:highest|largest|longest|greatest|most|maximum)\b"
+    r"|最[高大多长].{0,20}最[低小少短]|最[低小少短].{0,20}最[高大多长]|极差|\brange\b",
+    re.IGNORECASE,
+)
+LATEST = re.compile(r"\b(?:latest|newest|most recent|last|youngest)\b|最[晚新近后迟]", re.IGNORECASE)
+EARLIEST = re.compile(r"\b(?:earliest|oldest|first)\b|最[早先老]", re.IGNORECASE)
+WHICH_YEAR = re.compile(r"\b(?:which|what) year\b|\bwhen\b|哪一?年|何年", re.IGNORECASE)
+YEAR_RANGE = re.compile(
+    r"\b(?:from|between|years?|over|period) (?:19|20)\d\d (?:to|and|through|until|[-–]) (?:19|20)\d\d"
+    r"|(?:19|20)\d\d ?[-–—] ?(?:19|20)\d\d|(?:19|20)\d\d年?末?[至到—–-](?:19|20)\d\d",
     re.IGNORECASE,
 )
 STEADILY = re.compile(r"\b(?:every|each) year\b|\bsteadily\b|\bcontinu\w+|逐年|连年|连续|每年", re.IGNORECASE)
 CHOICE = re.compile(r"\b(?:which|who|whose|what|where|when|name the)\b|哪|谁|什么|何", re.IGNORECASE)
 COUNTED_ROWS = re.compile(
-    r"\b(?:for|in|at) how many\b|\bhow many of the\b|(?:有|多少|几)(?:多少|几)?[个项家种条座台类所]", re.IGNORECASE
+    r"\b(?:for|in|at) how many\b|\bhow many of the\b|(?:多少|几)[个项家种条座台类所](?!百分点|小时|月)", re.IGNORECASE
 )
 ENDS = (
     r"(?= (?:is|are|was|were|went|came|comes?|goes?|go|did|does|do|had|has|have|that|which|made|fell|falls?|gets?)\b"
@@ -130,6 +164,8 @@ BASES = tuple(
         r"(?P<base>[^，,。？\s]{1,20}?)[中里](?P<part>[^，,。？]{1,20}?)(?:的|所)?(?:占|比例|比重)",
         r"(?P<part>[^，,。？]{0,24}?)大?约?[是为](?P<base>[^，,。？]{1,24}?)的?(?:多少|几|约)?[^，,。？]{0,2}倍",
         r"(?P<part>[^，,。？\s]{1,16})[与和](?P<base>[^，,。？\s]{1,16}?)的?(?:之比|比值|比率)",
+        r"(?P<part>[^，,。？]{1,24}?)(?:完成|[是为]|相当于)了?(?P<base>[^，,。？]{1,24}?)的(?:百分之|%|比例)",
+        r"\b(?:divided by|relative to|in relation to) (?P<base>[^?,;()]{1,60})",
         r"每(?:[一]?[个名位所座条家辆件次项])?(?P<base>[\u4e00-\u9fff]{1,4})",
         r"(?P<base>[人户日月亩车])均",
     )
@@ -145,6 +181,8 @@ def intents(asked: str) -> list[str]:
         found -= {"difference"}
     if "sum" in found and found & {"share", "change", "ratio", "difference"}:
         found = found - {"sum"} | {"total"}  # more is done to the sum
+    if not found - {*WEAK} and re.search("百分之(?:几|多少)", asked):
+        found |= {"share"}
     if points:
         found -= {"change", "share"}
     elif found & {"change", "mean"}:

@@ -7,7 +7,8 @@ from fakes import block, page
 from verify_set import read_pages
 
 from corpus.sections import sections_of
-from synth.anchors import DocumentText, anchor_problem, named_pages, without_names
+from synth.anchors import DocumentText, anchor_problem
+from synth.labels import named_pages, without_names
 
 TEXT = """
 ===
@@ -86,6 +87,7 @@ def test_these_lead_to_their_evidence(question: str, anchor: str, pages: list[in
     ("question", "anchor", "pages", "found"),
     [
         ("What are the dues on page 4?", "page 4", [3], "page 4 holds none of the evidence pages 3"),
+        ('What are the dues, by "4.1 Lights and buoys" on page 3?', "4.1 Lights and buoys", [3], "has no"),
         ("What are the dues on page 3 and page 7?", "page 3", [3], "page 7 holds none"),
         ("How many ships are in Table 1?", "Table 1", [3], "Table 1 holds none"),
         ("How many ships are in Table 9?", "Table 9", [2], "the document has no Table 9"),

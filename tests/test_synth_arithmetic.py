@@ -239,3 +239,218 @@ def test_every_difference_of_two_quotes_is_recomputed(a: int, b: int) -> None:
 def test_any_text_gets_a_verdict(question: str, answer: str, quotes: list[str]) -> None:
     for answer_format in ("Integer", "String", "List"):
         assert recompute(question, answer, answer_format, quotes, [TABLE]).matches in (True, False, None)
+
+
+# ------------------------------------------------------------------------------------------- tables with gaps, names
+
+STEPS = page(
+    0,
+    block("Table 4: Steps (minutes)", "caption"),
+    block(
+        "Step\tTemperature (°C)\tShort programme\tFull programme\nPre-rinse\t20\t4\t8\nCaustic wash\t78\t12\t25\n"
+        "Acid wash\t62\t–\t18\nTotal\t16\t51",
+        "table",
+    ),
+)
+AIDS = page(
+    0,
+    block(
+        "Situation\tWith hearing aid 2017\tWith hearing aid 2023\tWithout hearing aid 2017\tWithout hearing aid 2023\n"
+        "Group\t58.3\t54.9\t66.1\t67.4\nTelephone\t39.6\t30.2\t33.5\t28.8\nTelevision\t21.7\t19.4\t35.2\t36.9",
+        "table",
+    ),
+)
+DEBT = page(
+    0,
+    block("表4 债务（亿元）", "caption"),
+    block(
+        "指标\t2022年\t2023年\t2025年目标\n债务余额合计\t26.97\t28.78\t29.00\n债务限额\t28.35\t30.26\t35.00\n付息\t0.86\t0.94\t1.20",
+        "table",
+    ),
+)
+GROUP, PHONE, SCREEN = "Group 58.3 54.9 66.1 67.4", "Telephone 39.6 30.2 33.5 28.8", "Television 21.7 19.4 35.2 36.9"
+OWED, LIMIT = "债务余额合计 26.97 28.78 29.00", "债务限额 28.35 30.26 35.00"
+
+
+def found(made: object, question: str, answer: str, *quotes: str, answer_format: str = "Float") -> bool | None:
+    return recompute(question, answer, answer_format, quotes, [made.text], grids(made)).matches
+
+
+@pytest.mark.parametrize(
+    ("made", "question", "right", "wrong", "quotes"),
+    [
+        # a total that leaves a cell empty belongs to the columns that add up to it
+        (
+            STEPS,
+            "What share of the total duration of the full programme is taken up by the caustic wash, in percent?",
+            "49.0",
+            "156.3",
+            ["Caustic wash 78 12 25", "Total 16 51"],
+        ),
+        # how many rows rose, in two columns of four
+        (
+            AIDS,
+            "In how many situations did the percentage without hearing aid rise from 2017 to 2023?",
+            "2",
+            "1",
+            [GROUP, PHONE, SCREEN],
+        ),
+        (
+            AIDS,
+            "In how many situations did the percentage with hearing aid fall from 2017 to 2023?",
+            "3",
+            "2",
+            [GROUP, PHONE, SCREEN],
+        ),
+        # the words of names are no operations
+        (DEBT, "2023年债务余额合计距债务限额还有多少亿元的空间？", "1.48", "59.04", [OWED, LIMIT]),
+        (DEBT, "2023年债务余额合计与债务限额之和是多少？", "59.04", "1.48", [OWED, LIMIT]),
+    ],
+)
+def test_rows_and_columns_of_tables(made: object, question: str, right: str, wrong: str, quotes: list[str]) -> None:
+    assert found(made, question, right, *quotes) is True
+    assert found(made, question, wrong, *quotes) is False
+
+
+def test_the_row_that_is_farthest_from_another_column() -> None:
+    rows = [OWED, LIMIT, "付息 0.86 0.94 1.20"]
+    question = "哪一项2023年的数值离2025年目标差得最多？"
+    assert found(DEBT, question, "债务限额", *rows, answer_format="String") is True
+    assert found(DEBT, question, "债务余额合计", *rows, answer_format="String") is False
+
+
+@pytest.mark.parametrize(
+    ("question", "right", "wrong", "quotes"),
+    [
+        (
+            "Apply the factor to the RF-40. How many cubic metres per hour are needed?",
+            "32.48",
+            "15.45",
+            ["for the RF-60 multiply by 1.45", "air 22.4 m³"],
+        ),
+        (
+            "By what factor did the visitors grow?",
+            "5.64",
+            "0.18",
+            ["3,200 visitors in 2020", "18,050 visitors in 2022"],
+        ),
+        ("How many MWh came from both together?", "2100", "241.86", ["1.86 GWh of gas", "240 MWh of heat"]),
+        ("How many minutes do both take together?", "105", "46", ["rinsing takes 1 hour", "washing takes 45 minutes"]),
+        ("两批共重多少千克？", "1740", "241.5", ["第一批1.5吨", "第二批240千克"]),
+    ],
+)
+def test_factors_and_units(question: str, right: str, wrong: str, quotes: list[str]) -> None:
+    assert matches(question, right, *quotes) is True
+    assert matches(question, wrong, *quotes) is False
+
+
+def test_points_that_a_value_rose_by_count_no_rows() -> None:
+    assert matches("可回收比例2023年比2020年提高了多少个百分点？", "13.1", "可回收比例71.5%升至84.6%") is True
+    assert matches("可回收比例2023年比2020年提高了多少个百分点？", "18.3", "可回收比例71.5%升至84.6%") is False
+
+
+# ------------------------------------------------------------------------------------------------- further wordings
+
+WEIGHTS = page(
+    0,
+    block("Table 1: Machines by their output", "caption"),
+    block(
+        "Machine\tValves\tRated output (bottles/h)\tNet weight (kg)\tBuilt\nRF-24\t24\t9,600\t2,850\t2006\n"
+        "RF-40\t40\t17,500\t4,160\t2011\nRF-40 H\t40\t15,000\t4,385\t2014\nRF-60\t60\t26,400\t5,970\t1998",
+        "table",
+    ),
+)
+SMALL, MIDDLE = "RF-24 24 9,600 2,850 2006", "RF-40 40 17,500 4,160 2011"
+HOT, LARGE = "RF-40 H 40 15,000 4,385 2014", "RF-60 60 26,400 5,970 1998"
+MACHINES = [SMALL, MIDDLE, HOT, LARGE]
+BUDGET = page(
+    0,
+    block("表1 收入", "caption"),
+    block(
+        "项目\t2021年决算\t2022年决算\t2023年预算\t2023年执行\n契税\t5,320\t3,941\t4,200\t3,616\n个税\t1,938\t2,046\t2,100\t1,875",
+        "table",
+    ),
+)
+VISITS = page(0, block("Item\t2020\t2021\t2022\t2023\nVisits\t112\t126\t171\t160\nStops\t7.4\t6.3\t6.8\t5.1", "table"))
+
+
+@pytest.mark.parametrize(
+    ("made", "question", "right", "wrong", "quotes"),
+    [
+        (WEIGHTS, "What is the median net weight of the machines?", "4272.5", "4341.3", MACHINES),
+        (WEIGHTS, "What is the range of the net weights, highest minus lowest?", "3120", "1310", MACHINES),
+        (WEIGHTS, "How many machines have a rated output of at least 15,000 bottles per hour?", "3", "2", MACHINES),
+        (WEIGHTS, "How many machines weigh less than 4,200 kg?", "2", "3", MACHINES),
+        (
+            WEIGHTS,
+            "How many bottles do three RF-40 fill in an hour at their rated output, multiplied up?",
+            "52500",
+            "17503",
+            [MIDDLE],
+        ),
+        (
+            VISITS,
+            "How many visits took place on average from 2020 to 2023?",
+            "142.25",
+            "569.00",
+            ["Visits 112 126 171 160"],
+        ),
+        (BUDGET, "2021年至2023年契税三年平均为多少万元？", "4292", "5320", ["契税 5,320 3,941 4,200 3,616"]),
+        (BUDGET, "2023年个税执行完成预算的百分之几？", "89.3", "112.0", ["个税 1,938 2,046 2,100 1,875"]),
+    ],
+)
+def test_wordings_over_rows_and_columns(made: object, question: str, right: str, wrong: str, quotes: list[str]) -> None:
+    assert found(made, question, right, *quotes) is True
+    assert found(made, question, wrong, *quotes) is False
+
+
+@pytest.mark.parametrize(
+    ("question", "right", "wrong"),
+    [
+        ("Which machine has the lowest rated output per valve?", "RF-40 H", "RF-24"),
+        ("Which machine has the second highest net weight?", "RF-40 H", "RF-40"),
+        ("Which machine is the oldest?", "RF-60", "RF-40 H"),
+        ("Which machine was built the latest?", "RF-40 H", "RF-24"),
+    ],
+)
+def test_a_row_by_its_ratio_or_date(question: str, right: str, wrong: str) -> None:
+    assert found(WEIGHTS, question, right, *MACHINES, answer_format="String") is True
+    assert found(WEIGHTS, question, wrong, *MACHINES, answer_format="String") is False
+
+
+def test_the_year_of_the_largest_number() -> None:
+    stops, due = "Stops 7.4 6.3 6.8 5.1", "2024年1.38亿元，2025年2.04亿元，2026年1.57亿元"
+    assert found(VISITS, "In which year were there the fewest stops?", "2023", stops, answer_format="Integer") is True
+    assert found(VISITS, "In which year were there the fewest stops?", "2020", stops, answer_format="Integer") is False
+    assert found(VISITS, "哪一年到期本金最多？", "2025年", due, answer_format="String") is True
+    assert found(VISITS, "哪一年到期本金最多？", "2024年", due, answer_format="String") is False
+    assert found(VISITS, "In which year did the stops fall the most?", "2023", stops, answer_format="Integer") is None
+
+
+@pytest.mark.parametrize(
+    ("question", "right", "wrong", "quote"),
+    [
+        ("How many kilometres were there in 2017?", "277", "359", "There are 318 kilometres, 41 more than in 2017."),
+        ("2022年工伤有多少起？", "25", "13", "全年工伤19起，比上年少6起"),
+        ("2022年平均收购价是多少元？", "4.15", "3.57", "2023年平均收购价为3.86元，比上年下降0.29元"),
+        ("当年收支结余多少万元？", "3555", "75965", "基金收入39,760万元，支出36,205万元"),
+        ("一年的补助合计多少万元？", "1564", "147.5", "补助标准为每村每年11.5万元，共有136个村"),
+        ("办结率是百分之多少？", "95.1", "105.1", "收到意见41条，办结39条"),
+        ("平均每个项目投资多少万元？", "214.5", "2349.0", "实施项目11项，投资2,360万元"),
+    ],
+)
+def test_wordings_over_sentences(question: str, right: str, wrong: str, quote: str) -> None:
+    assert matches(question, right, quote) is True
+    assert matches(question, wrong, quote) is False
+
+
+def test_a_share_of_several_rows_together() -> None:
+    rows = ["Severe 52", "Profound 14", "Total 654"]
+    assert matches("What share of the total had a severe or profound loss, in percent?", "10.1", *rows) is True
+    assert matches("What share of the total had a severe or profound loss, in percent?", "12.2", *rows) is False
+
+
+def test_pages_are_compared_but_not_counted() -> None:
+    rows = ["1 21 April 2016 88 First edition", "5 5 February 2024 156 Field data"]
+    assert matches("How many pages more than edition 1 does edition 5 have?", "68", *rows) is True
+    assert matches("How many pages does the list run over?", "68", *rows) is None

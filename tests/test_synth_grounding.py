@@ -100,6 +100,34 @@ def test_a_quote_may_leave_out_cells_but_change_no_number() -> None:
     assert find_quote("Solar power in Norway 571.9", [LAYER, table]) is None
 
 
+@pytest.mark.parametrize(
+    ("quote", "share"),
+    [
+        ("第三污水处理厂 12,450", 1.0),
+        ("第三污水处理厂总投资12,450万元", 0.9),
+        ("第三污水处理厂的总投资为12,450万元，由县水务公司承建。", 0.7),  # its characters stand on the page, one by one
+        ("Coal is stored in the northern yard in 2023", 1.0),
+        ("Coal for the ferries is stored in harbour sheds by the company", 0.7),  # its words do, far apart
+        ("Coal 12,450", 0.5),  # so does its number
+    ],
+)
+def test_the_words_of_a_quote_stand_near_one_another(quote: str, share: float) -> None:
+    blocks = (
+        *("Coal is stored in the northern yard since 2023.", "No ships came.", "No ships left."),
+        block("项目\t总投资（万元）\n第三污水处理厂\t12,450\n供水管网\t4,680", kind="table"),
+        "由县长审批，承办单位为公司；水务建设另行公布。",
+        *("Harbour sheds are let.", "The company runs ferries."),
+    )
+    found, missing = PageText(page(0, *blocks)).coverage(quote)
+    assert missing == ""
+    assert found >= share if share > 0.8 else found < share
+
+
+def test_one_of_two_characters_may_be_misread() -> None:
+    scan = PageText(page(0, "乡镇财政所统一使用惠财通系纺，全县共有行政忖136个。", text_source="ocr"))
+    assert scan.coverage("财政所使用惠财通系统，共有行政村136个")[0] > 0.8
+
+
 def test_evidence_has_an_entry_a_quote_and_one_for_every_other_page() -> None:
     pages = [
         page(i, block(text, box=TOP)) for i, text in enumerate(["Dues are 5 pounds.", "Ada Krol leads.", "", "Noor"])

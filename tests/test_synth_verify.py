@@ -75,6 +75,7 @@ def verdict(check: str, q: Question, *earlier: Question) -> Verdict:
         ("answer-in-question", "Is Ada Krol there, yes or no?", "yes", {}),
         ("answer-in-question", "How many ships stand on page 245?", "245", {"answer_format": "Integer"}),
         ("answer-in-question", "How many of the 5 ships pay?", "5", {"answer_format": "Integer"}),
+        ("answer-in-question", "How many ships stand at 5 quays?", "5", {"answer_format": "Integer"}),
         ("quoted", "Who leads the Harbour?", "Ada Krol", {}),
         ("grounded", "Who leads the Harbour?", "ADA KROL", {}),
         ("grounded", "How long are they?", "12.5", {"answer_format": "Float"}),
@@ -88,7 +89,7 @@ def verdict(check: str, q: Question, *earlier: Question) -> Verdict:
     ],
 )
 def test_these_pass(check: str, text: str, answer: str, changes: dict[str, Any]) -> None:
-    q = asked(text, answer, (0, "Ada Krol leads"), **changes)
+    q = asked(text, answer, (0, "Ships of 12.50 metres pay 245 pounds on 3 May 2021. Ada Krol leads"), **changes)
     assert verdict(check, q).passed
 
 
@@ -111,10 +112,19 @@ def test_these_pass(check: str, text: str, answer: str, changes: dict[str, Any])
         ("anchor", "Who leads?", "Ada Krol", {"anchor": "Harbour"}, "names no section"),
         ("answer-in-question", "Does Ada Krol lead?", "Ada Krol", {}, "the question says"),
         ("answer-in-question", "Who pays 245 pounds?", "245", {"answer_format": "Integer"}, "the question says"),
+        (
+            "answer-in-question",
+            "How many clerks work there, as the four clerks say?",
+            "4",
+            {"answer_format": "Integer"},
+            "says",
+        ),
+        ("answer-in-question", "每篓不超过5千克的竹篓最多装多少千克？", "5", {"answer_format": "Integer"}, "says"),
         ("quoted", "Who?", "x", {"evidence": (Evidence(page=0, kind="Text", quote="pay 246 pounds"),)}, "has the 246"),
         ("quoted", "Who?", "x", {"evidence": (Evidence(page=0, kind="Text", quote="Ada Krol sleeps alone"),)}, "on no"),
         ("grounded", "Who leads the Harbour?", "Noor Saleh", {}, "not in the text of the evidence pages 1"),
         ("grounded", "How much?", "246", {"answer_format": "Integer"}, "not in the text"),
+        ("grounded", "How much?", "245", {"answer_format": "Integer"}, "in none of the quotes"),
         ("grounded", "Who?", '["Ada Krol", "Noor"]', {"answer_format": "List"}, "'Noor' is not"),
         ("verbatim", "How much do they pay?", "245", {"answer_format": "Integer"}, "is printed on page 1"),
         ("verbatim", "What do they do?", "pay 245 pounds", {}, "is printed on page 1"),
@@ -157,6 +167,32 @@ def test_duplicates_are_the_same_words_or_most_of_them_with_the_same_answer() ->
         asked('What do ships of 12.50 metres pay in pounds, by "Works"?', "245", (1, "")),
     ):
         assert verdict("duplicate", other, first).passed
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "quote", "same"),
+    [
+        ("How much do the cranes cost, in pounds?", "640", "The cranes cost 640 pounds", True),
+        ("Give the price of the lifting gear.", "640", "The cranes cost 640 pounds", True),
+        ("起重机的价格是多少英镑？", "640", "cranes cost 640 pounds", True),
+        ("Give the price of the lifting gear.", "640", "The cranes cost 640 pounds and the quay 395", False),
+        ("How much does the quay cost?", "395", "The cranes cost 640 pounds", False),
+    ],
+)
+def test_a_telling_number_of_one_passage_makes_a_duplicate(text: str, answer: str, quote: str, same: bool) -> None:
+    first = asked("What do the cranes of the Works cost?", "640", (1, "The cranes cost 640 pounds"))
+    other = asked(text, answer, (1, quote))
+    assert verdict("duplicate", other, first).passed is not same
+
+
+def test_a_small_number_or_a_name_of_one_passage_needs_words_in_common() -> None:
+    boats, leads = (1, "5 boats are let for 5 months"), (1, "Noor Saleh leads")
+    months = asked("In which months are boats let?", "5", boats)
+    assert verdict("duplicate", asked("How many rafts are there?", "5", boats), months).passed
+    assert not verdict("duplicate", asked("How many months are boats let?", "5", boats), months).passed
+    lead = asked("Who leads the works at the quay?", "Noor Saleh", leads)
+    assert verdict("duplicate", asked("Whom did the board appoint in May?", "Noor Saleh", leads), lead).passed
+    assert not verdict("duplicate", asked("By whom are the works at the quay led?", "Noor Saleh", leads), lead).passed
 
 
 def test_checks_run_in_order_up_to_the_first_failure() -> None:
@@ -288,8 +324,7 @@ def test_right_questions_are_kept_and_wrong_ones_stopped() -> None:
         total[known.part, known.kind == "right"] += 1
         kept[known.part, known.kind == "right"] += q.accepted
     for part in PARTS:
-        enough = 0.93 if part == "second blind" else 0.95  # 28 of 30 were kept when they were new
-        assert kept[part, True] >= enough * total[part, True]
+        assert kept[part, True] >= 0.95 * total[part, True]
         assert kept[part, False] <= 0.10 * total[part, False]
         assert min(total[part, True], total[part, False]) >= 30
 

@@ -44,7 +44,7 @@ from synth.usage import Prices, Spent, projected, recovered
 from synth.write import without_known, without_repeats
 
 CACHE_FILE = "answers.sqlite"
-STAGE_VERSION = 2  # raise it when the same answers should be judged anew
+STAGE_VERSION = 3  # raise it when the same answers should be judged anew
 NOT_ASKED = {  # how a model is reached, not what
     "backend", "files", "prompts", "tasks", "base_url", "client", "vllm", "judge", "judge_model"
 }  # fmt: skip
