@@ -6,20 +6,22 @@
     python examples/train.py --run runs/demo --tiny true --output_dir out --use_cpu      (a laptop, a random model)
 
 Every option of `transformers.TrainingArguments` may be given. Left out, these follow the plan: one row a device,
-accumulation as the plan's steps need it, one epoch. Training goes on from the last checkpoint in output_dir.
+accumulation as the plan's steps need it, one epoch. Training goes on from the last whole checkpoint in output_dir.
 """
 
 from __future__ import annotations
 
-import os
+import json
 import sys
+import zipfile
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from _tiny_model import tiny_model
 from transformers import AutoModelForImageTextToText, AutoProcessor, HfArgumentParser, Trainer, TrainingArguments
-from transformers.trainer_utils import IntervalStrategy, get_last_checkpoint
+from transformers.trainer_utils import IntervalStrategy
 
 from corpus.errors import ConfigError
 from trainer_plugin.attach import LongContextPlugin
@@ -49,6 +51,24 @@ def load(ours: Arguments) -> tuple[Any, Any]:
     return tiny_model(RunSamples(ours.run).config["model"])
 
 
+def last_checkpoint(folder: str) -> str | None:
+    """The last checkpoint that is whole.
+
+    The Trainer writes file after file into the very folder that its own `get_last_checkpoint` takes by its name alone,
+    so what a kill leaves there may be half a checkpoint, and training would end with an error at each new start.
+    Process 0 writes trainer_state.json last; the random states of the others, zip files, may still be on the way.
+    """
+    found = [path for path in Path(folder).glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
+    for path in sorted(found, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
+        try:
+            json.loads((path / "trainer_state.json").read_bytes())
+        except (OSError, ValueError):
+            continue
+        if all(zipfile.is_zipfile(file) for file in path.glob("rng_state*.pth")):
+            return str(path)
+    return None
+
+
 def main() -> None:
     """Train, evaluate where there is a validation split, and save model and processor."""
     parser = HfArgumentParser((Arguments, TrainingArguments))
@@ -70,9 +90,7 @@ def main() -> None:
     saved = processor.tokenizer if ours.tiny else processor  # beside the weights
     trainer = Trainer(model=model, args=args, processing_class=saved, eval_dataset=validation)
     plugin.attach(trainer)
-    trainer.train(
-        resume_from_checkpoint=get_last_checkpoint(args.output_dir) if os.path.isdir(args.output_dir) else None
-    )
+    trainer.train(resume_from_checkpoint=last_checkpoint(args.output_dir))
     if validation is not None:
         trainer.save_metrics("eval", trainer.evaluate())
     trainer.save_model()

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import re
+import runpy
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from test_build import quick, write_document
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl
+from transformers.trainer_utils import get_last_checkpoint
 
 from corpus.config import load_config
 from corpus.pipeline import build
@@ -42,19 +50,80 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def example(run: Path, out: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "examples" / "train.py"), "--run", str(run), "--output_dir", str(out)]
+TINY = ("--tiny", "true", "--save_steps", "1", "--sequence_parallel_size", "1")
+SAVE_AND_DIE = """
+import os, runpy, signal, sys, torch
+
+_, number, *sys.argv = sys.argv
+left, whole = int(number), torch.save
+
+def save(value, file, *args, **options):
+    global left
+    whole(value, file, *args, **options)
+    left -= 1
+    if not left:
+        os.truncate(file, os.path.getsize(file) // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+torch.save = save
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def start(run: Path, out: Path, *options: str, inside: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    """The example in a process; `inside` is what runs it instead of Python itself."""
+    command = [sys.executable, *inside, str(ROOT / "examples" / "train.py"), "--run", str(run)]
     fixed = ["--use_cpu", "--report_to", "none", "--logging_steps", "1", "--learning_rate", "1e-3"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.run([*command, *fixed, *options], env=environment, capture_output=True, text=True, timeout=300)
+    paths = f"{ROOT}{os.pathsep}{ROOT / 'examples'}"
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.Popen(
+        [*command, "--output_dir", str(out), *fixed, *options],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def example(run: Path, out: Path, *options: str, **how: Any) -> tuple[int, str]:
+    """Exit status and standard error of the example."""
+    process = start(run, out, *options, **how)
+    try:
+        _, errors = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    return process.returncode, errors
+
+
+def written(out: Path) -> set[tuple[Path, int]]:
+    """The files of checkpoints and when they were written; a checkpoint has eleven."""
+    found = set()
+    for file in out.glob("checkpoint-*/*"):
+        with contextlib.suppress(FileNotFoundError):  # a temporary one
+            found.add((file, file.stat().st_mtime_ns))
+    return found
+
+
+def result_of(out: Path) -> tuple[bytes, list[float]]:
+    """The weights at the end, and the losses on the way."""
+    history = json.loads((out / "trainer_state.json").read_text())["log_history"]
+    return (out / "model.safetensors").read_bytes(), [entry["loss"] for entry in history if "loss" in entry]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, list[float]]:
+    out = tmp_path_factory.mktemp("undisturbed")
+    status, errors = example(run, out, *TINY)
+    assert status == 0, errors
+    weights, losses = result_of(out)
+    assert len(losses) >= 3
+    return weights, losses
 
 
 def test_a_tiny_model_learns_and_goes_on(run: Path, tmp_path: Path) -> None:
-    tiny = ("--tiny", "true", "--save_steps", "1", "--sequence_parallel_size", "1")
-    first = example(run, tmp_path, *tiny, "--max_steps", "1")
-    assert first.returncode == 0, first.stderr
-    second = example(run, tmp_path, *tiny, "--dataloader_num_workers", "1")
-    assert second.returncode == 0, second.stderr
+    for options in (("--max_steps", "1"), ("--dataloader_num_workers", "1")):
+        status, errors = example(run, tmp_path, *TINY, *options)
+        assert status == 0, errors
     state = json.loads((tmp_path / "trainer_state.json").read_text())
     logs = {entry["step"]: entry for entry in state["log_history"] if "loss" in entry}
     assert sorted(logs) == list(range(1, state["max_steps"] + 1)) and len(logs) >= 2
@@ -68,10 +137,64 @@ def test_a_tiny_model_learns_and_goes_on(run: Path, tmp_path: Path) -> None:
     assert (tmp_path / "model.safetensors").is_file() and (tmp_path / "tokenizer.json").is_file()
 
 
+def test_a_checkpoint_that_a_kill_left_half_written_is_passed_over(
+    run: Path, undisturbed: tuple[bytes, list[float]], tmp_path: Path
+) -> None:
+    # A checkpoint has four files of torch.save: arguments, optimizer, scheduler, random state.
+    status, errors = example(run, tmp_path, *TINY, inside=("-c", SAVE_AND_DIE, "6"))
+    assert status == -signal.SIGKILL, errors
+    half = get_last_checkpoint(str(tmp_path))
+    assert half == str(tmp_path / "checkpoint-2")  # what the Trainer would take
+    names = {file.name for file in Path(half).iterdir()}
+    assert "optimizer.pt" in names and "trainer_state.json" not in names
+    status, errors = example(run, tmp_path, *TINY)
+    assert status == 0, errors
+    assert result_of(tmp_path) == undisturbed
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_weights(
+    run: Path, undisturbed: tuple[bytes, list[float]], tmp_path: Path
+) -> None:
+    draw = random.Random(0)
+    for _ in range(2):
+        number, delay_s = draw.randint(1, 10), draw.uniform(0, 0.3)
+        before = written(tmp_path)
+        process = start(run, tmp_path, *TINY)
+        while process.poll() is None and len(written(tmp_path) - before) < number:
+            time.sleep(0.001)
+        time.sleep(delay_s)
+        process.kill()
+        _, errors = process.communicate()
+        assert process.returncode == -signal.SIGKILL, errors
+    status, errors = example(run, tmp_path, *TINY)
+    assert status == 0, errors
+    assert result_of(tmp_path) == undisturbed
+
+
+def test_the_last_whole_checkpoint_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    find = runpy.run_path(str(ROOT / "examples" / "train.py"))["last_checkpoint"]
+    assert find(str(tmp_path / "none")) is find(str(tmp_path)) is None
+    torch.save({}, tmp_path / "whole")
+    whole = (tmp_path / "whole").read_bytes()
+    for name, state, other in (
+        ("checkpoint-2", "{}", whole),
+        ("checkpoint-8", None, whole),
+        ("checkpoint-9", "{}", whole[: len(whole) // 2]),
+        ("checkpoint-10", '{"epoch": 1', whole),
+        ("checkpoint-best", "{}", whole),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "rng_state_1.pth").write_bytes(other)
+        if state is not None:
+            (tmp_path / name / "trainer_state.json").write_text(state)
+    assert find(str(tmp_path)) == str(tmp_path / "checkpoint-2")
+
+
 def test_a_mistake_is_one_line(run: Path, tmp_path: Path) -> None:
-    failed = example(run, tmp_path, "--tiny", "true", "--num_train_epochs", "3")
-    assert failed.returncode == 1
-    assert re.search(r"^error: num_train_epochs = 3.*set it to 1$", failed.stderr, re.MULTILINE)
+    status, errors = example(run, tmp_path, "--tiny", "true", "--num_train_epochs", "3")
+    assert status == 1
+    assert re.search(r"^error: num_train_epochs = 3.*set it to 1$", errors, re.MULTILINE)
 
 
 def test_the_recipes_build_config_is_accepted() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from distributed import Processes
+from distributed import Processes, shard_on_cpu
 from test_trainer_plugin_parity import CLOSE, ROWS
 from tiny_models import tiny_model
 from trainers import TinyPlugin, arguments, weights
@@ -43,14 +43,27 @@ class KillIn(TrainerCallback):  # type: ignore[misc]
 
 
 def train(
-    out: Path, size: int = 1, kill_in: int | None = None, resume: bool = False, fingerprint: str = "f1", **options: Any
+    out: Path,
+    size: int = 1,
+    kill_in: int | None = None,
+    resume: bool = False,
+    fingerprint: str = "f1",
+    sharded: bool = False,
+    **options: Any,
 ) -> dict[str, Any]:
     """Train STEPS, or as far as it gets: the hash of each batch by step and row, and the weights at the end."""
+    if sharded:
+        options |= {
+            "fsdp": True,
+            "fsdp_config": {"version": 2, "state_dict_type": "SHARDED_STATE_DICT"},
+        }  # the recipe's
     plugin = TinyPlugin(FAMILY, STEPS, fingerprint=fingerprint, sequence_parallel_size=size)
     args = arguments(
         out, gradient_accumulation_steps=4 // plugin.mesh.data_size, save_strategy="steps", save_steps=1, **options
     )
     trainer = Trainer(model=tiny_model(FAMILY), args=args, callbacks=[KillIn(kill_in)])
+    if sharded:
+        shard_on_cpu(trainer)
     plugin.attach(trainer)
     seen: list[str] = []
 
@@ -125,6 +138,23 @@ def test_another_number_of_processes_goes_on_with_the_same_rows(
         assert together == {place: digest for place, digest in undisturbed["seen"].items() if place[0] >= 3}
     for name, value in undisturbed["weights"].items():
         np.testing.assert_allclose(results[0]["weights"][name], value, atol=CLOSE, rtol=0, err_msg=name)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_sharded_training_goes_on(worlds: dict[int, Processes], tmp_path: Path, size: int) -> None:
+    how: dict[str, Any] = {"sharded": True, "optim": "adamw_torch", "timeout_s": 240}  # an optimizer that has states
+    whole = worlds[2].run(train, tmp_path / "whole", size, **how)
+    with Processes(2) as gone:  # accelerate keeps the state of a step that broke off for the next Trainer in a process
+        killed = gone.run(train, tmp_path / "killed", size, kill_in=KILLED_IN, **how)
+    for folder in ("pytorch_model_fsdp_0", "optimizer_0"):
+        assert len(list((tmp_path / "killed" / "checkpoint-3" / folder).glob("*.distcp"))) == 2
+    resumed = worlds[2].run(train, tmp_path / "killed", size, resume=True, **how)
+    for rank, result in enumerate(resumed):
+        rest = {place: digest for place, digest in whole[rank]["seen"].items() if place[0] >= 3}
+        assert result["seen"] == rest and result["logs"] == whole[rank]["logs"]
+        for name, value in whole[rank]["weights"].items():
+            np.testing.assert_array_equal(result["weights"][name], value, err_msg=name)
+            assert (killed[rank]["weights"][name] != value).any(), name
 
 
 def test_another_plan_is_refused(killed: Path) -> None:
