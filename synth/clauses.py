@@ -9,59 +9,90 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from synth.answers import measured
 from synth.grounding import CJK, says
+from synth.operands import YEAR
 from synth.quantities import Quantity, dates, folded, quantities
 from synth.stems import pairs, words_of
 from synth.wording import QUOTED
 
 BREAK = re.compile(
     r"[;；。,，、:：!?！？](?!\d{3})|(?<!\d)\.|\.(?!\d)"
-    r"| (?=(?:and|or|but|while|whereas|against|than|compared|versus|followed) )"
+    r"| (?=(?:and|or|but|while|whereas|against|compared|versus|followed) )"
     r"|(?=其中|其次|以及|而|和|与|及)"
 )
-SENTENCE_END = re.compile(r"[。!?！？]|(?<!\d)\.(?= |$)|;|；")
-NOUN = re.compile(rf"([{CJK}]{{2,8}}?)(?:为|是|达到?|有|共|约|增至|降至|仅|占)?[约近]?\W?$")
-LEAD = re.compile("^.*[年月日]|^其中")
-MOST, HALF = 0.75, 0.5  # of the words of a clause
-MIN_WORDS = 2  # that must be said to tell a clause
+SENTENCE_END = re.compile(r"[。!?！？]|(?<!\d)\.(?= |$)")
+LEAD_IN = re.compile(  # of a clause, which says nothing of its number
+    r"^(?: |and\b|or\b|but\b|while\b|whereas\b|against\b|compared (?:with|to)\b|versus\b|followed by\b"
+    r"|of wh(?:om|ich)\b"
+    r"|其中|其次|以及|而|和|与|及|分别)+",
+    re.IGNORECASE,
+)
+IN_ORDER = re.compile(r"\brespectively\b|分别|依次", re.IGNORECASE)
+PART_OF = re.compile(r"^\W*of\b|^其中|\bof wh(?:om|ich)\b", re.IGNORECASE)
+VERB = re.compile(
+    r" ?(?:were|was|are|is|had|have|has|did|could|will|came|went|of (?:them|whom|which))\b", re.IGNORECASE
+)
+YEAR_BEFORE = re.compile(r"(?<!\d)((?:19|20)\d\d)年?末?(?:的|为|是|达)?[ :：(]*$")
+YEAR_AFTER = re.compile(r"^ ?(?:\w+ )?\(?in ((?:19|20)\d\d)(?!\d)")
+MOST, HALF = 0.6, 0.5  # of the words of a clause
+MIN_WORDS = 2  # that must be said to tell a clause by a part of its words
 
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """A number with the words around it; `first` in its sentence, where the words of the whole sentence may stand."""
+    """A number with the words before and after it, and the year that stands beside it, '' where none does.
+
+    `first` in its sentence: the words before it may be those of the whole sentence.
+    """
 
     number: Quantity
-    words: frozenset[str]
-    noun: str  # Chinese characters right before the number
+    before: frozenset[str]
+    after: frozenset[str]
+    year: str
     first: bool
+    part: bool  # of what the sentence began with: "of whom 20 ...", "20 were planned"
 
 
 def clauses(text: str) -> list[Clause]:
-    """The numbers of a text, each with the words of its clause; [] for those of a clause that holds several."""
+    """The numbers of a text, each with the words of its clause; of several in one clause those of different units."""
     text = folded(text)
     days = dates(text)
     every = quantities(text)
     plain = [q for q in every if not q.is_year and not any(d.start <= q.start < d.end for d in days)]
+    plain = [q for q in plain if text[q.start : q.end].casefold() != "one"]  # "one of 5 days"
     cuts = [0, *(m.end() for m in BREAK.finditer(text) if not any(q.start < m.end() < q.end for q in every)), len(text)]
     found = []
     seen_in = -1  # the sentence of the last number
+    since = 0  # where the words before a number begin
     for start, end in itertools.pairwise(cuts):
         own = [q for q in plain if start <= q.start < end]
         if not own:
+            since = start if SENTENCE_END.search(text[since:start]) else since
             continue
-        sentence = len(SENTENCE_END.findall(text[:start]))
-        first, seen_in = sentence != seen_in, sentence
-        if len(own) > 1:
-            continue
-        (number,) = own
-        around = text[start : number.start] + " " + text[number.end : end]
-        noun = NOUN.search(text[start : number.start])
-        found.append(Clause(number, _words(around), LEAD.sub("", noun[1]) if noun else "", first))
+        begin = since if own[0].start - start < 2 or not _words(LEAD_IN.sub("", text[start : own[0].start])) else start
+        since = end
+        sentence = len(SENTENCE_END.findall(text[: own[0].start]))
+        for i, q in enumerate(own):
+            others = [o for o in own if o is not q and o.unit == q.unit]
+            lead = text[begin if not i else own[i - 1].end : q.start]
+            tail = text[q.end : own[i + 1].start if i + 1 < len(own) else end]
+            m = YEAR_BEFORE.search(text[: q.start]) or YEAR_AFTER.search(text[q.end :])
+            first = sentence != seen_in and not i
+            if not others:
+                words = _words(LEAD_IN.sub("", lead.strip()))
+                found.append(Clause(q, words, _words(tail), m[1] if m else "", first, _is_part(lead, tail)))
+            elif m:
+                found.append(Clause(q, frozenset(), frozenset(), m[1], first, False))
+        seen_in = sentence
     return found
+
+
+def _is_part(lead: str, tail: str) -> bool:
+    return PART_OF.search(lead.strip()) is not None or VERB.match(tail) is not None
 
 
 def _words(text: str) -> frozenset[str]:
@@ -86,15 +117,18 @@ def clause_problem(item: str, items: Sequence[str], question: str, anchor: str, 
     asked = folded(question)
     for part in re.split("[;；]", folded(anchor)):
         asked = asked.replace(part.strip(), " ") if len(part.strip()) > 1 else asked
-    said = _words(QUOTED.sub(lambda m: " " if m[0][1:-1] in folded(anchor) else m[0], asked)) | words_of(asked)
+    asked = QUOTED.sub(lambda m: " " if m[0][1:-1] in folded(anchor) else m[0], asked)
+    said = _words(asked) | words_of(asked)
     problem = ""
     for quote in quotes:
         every = clauses(quote)
-        own = [c for c in every if _same(c.number, number.quantity)]
-        rivals = [c for c in every if not any(_same(c.number, q) for q in answered)]
-        for clause in own:
-            others = [c for c in rivals if c.number.unit == clause.number.unit]
-            better = next((c for c in others if _told_better(c, clause, every, said, asked)), None)
+        if IN_ORDER.search(quote):  # the words stand elsewhere, but for years
+            every = [c for c in every if c.year]
+        for own in (c for c in every if _same(c.number, number.quantity)):
+            rivals = [
+                c for c in every if not any(_same(c.number, q) for q in answered) and _alike(c.number, own.number)
+            ]
+            better = next((c for c in rivals if _told_better(c, own, [*rivals, own], said, asked)), None)
             if better is None:
                 return ""
             problem = f"{item!r} is said of something else than {better.number.value:f}, which is asked for"
@@ -106,24 +140,44 @@ def _same(shown: Quantity, answer: Quantity) -> bool:
     return abs(answer.value) in (abs(shown.value), abs(shown.value).scaleb(-shown.power))
 
 
+def _alike(a: Quantity, b: Quantity) -> bool:
+    """Whether two numbers may be of one kind: of one unit, which one of them may leave to the other."""
+    return a.unit == b.unit or (
+        not (a.unit and b.unit) and (a.unit or b.unit) != "%" and bool(a.power) == bool(b.power)
+    )
+
+
 def _told_better(other: Clause, own: Clause, every: Sequence[Clause], said: frozenset[str], asked: str) -> bool:
     """Whether the question speaks of another clause than the answer's."""
-    if other.noun and own.noun and other.noun != own.noun and other.noun in asked and own.noun not in asked:
-        return not any(not w[0].isdecimal() for w in (own.words - other.words) & said)
-    if other.first:
+    years = set(YEAR.findall(asked))
+    if other.year and own.year and len(years) == 1:
+        return other.year in years and own.year not in years
+    if other.year and years == {other.year} and other.after == {other.year}:
+        return not own.first
+    if other.first and (own.part or other.part):
+        return False  # "of 40 operations, 20 were planned": the question may speak of the 20 in other words
+    label, first = _labels(every)
+    theirs, mine = (label(c).difference(*(label(o) for o in every if o is not c)) for c in (other, own))
+    shared, own_share = len(theirs & said), len(mine & said) / max(1, len(mine))
+    if not mine or not shared:
         return False
-    theirs = _distinct(other, every)
-    mine = _distinct(own, every)
-    shared = len(theirs & said)
-    if shared < MIN_WORDS or not mine:
-        return False
-    share = len(mine & said) / len(mine)
-    return (shared >= HALF * len(theirs) and not share) or (shared >= MOST * len(theirs) and share <= HALF)
+    if other.first and first:
+        rest = [c for c in every if c is not other]
+        unsaid = all(not label(c).difference(label(other)) & said for c in rest)
+        return bool(own.before) and unsaid and shared >= max(MIN_WORDS, HALF * len(theirs))
+    if shared == len(theirs):
+        return own_share <= HALF
+    return shared >= max(MIN_WORDS, MOST * len(theirs)) and own_share <= (HALF if own.first else 0)
 
 
-def _distinct(clause: Clause, every: Sequence[Clause]) -> frozenset[str]:
-    """The words that stand in no other clause."""
-    return clause.words.difference(*(c.words for c in every if c is not clause))
+def _labels(every: Sequence[Clause]) -> tuple[Callable[[Clause], frozenset[str]], bool]:
+    """The side of the numbers on which a list names what they are of, and whether the first may say more there."""
+    later = [c for c in every if not c.first]
+    if later and all(c.after and not c.before for c in later):
+        return (lambda c: c.after), False
+    if later and all(c.before and not c.after for c in later):
+        return (lambda c: c.before), True
+    return (lambda c: c.before | c.after), True
 
 
 # ------------------------------------------------------------------------------------------------- parts and quotes

@@ -16,6 +16,7 @@ from decimal import Decimal
 from functools import cached_property
 
 from rapidfuzz import fuzz, process
+from rapidfuzz.distance import LCSseq
 
 from corpus.blocks import flatten
 from corpus.layout import union
@@ -218,7 +219,15 @@ class PageText:
         plain = (_neighbours(wanted) if chinese else set(wanted)) - numbers - STOP_WORDS
         if not plain:
             return 1.0, ""
-        return max((self._covered(plain, numbers, words) for words in self._windows), default=0.0), ""
+        share = max((self._covered(plain, numbers, words) for words in self._windows), default=0.0)
+        if share < QUOTE_COVERAGE or chinese or self.by_ocr:
+            return share, ""
+        return min(share, self._in_order([w for w in wanted if w in plain])), ""
+
+    def _in_order(self, words: Sequence[str]) -> float:
+        """Share of words that stand in their order in neighbouring blocks."""
+        runs = ([w for own in self._tokens[i : i + NEAR_BLOCKS] for w in own] for i in range(len(self._tokens)))
+        return max((LCSseq.similarity(words, run) for run in runs), default=0) / len(words)
 
     def _covered(self, plain: set[str], numbers: set[str], words: frozenset[str]) -> float:
         """Share of plain words among those of a few blocks; 0 where these lack a number."""

@@ -17,6 +17,7 @@ LONELY = (
     "and 2.4 for persons without a loss."
 )
 HOURS = "人均培训时长为31.5小时，其中一线员工28.4小时，管理人员46.0小时。"
+COURSES = "Operators attend a course of 2 days, maintenance fitters one of 5 days, and electricians one of 4 days."
 PROFIT = "2023年营业收入为36.84亿元，净利润为2.15亿元"
 
 
@@ -34,6 +35,47 @@ def problem(question: str, answer: str, quote: str, *items: str) -> str:
         ("管理人员的培训时长是多少小时？", "46.0", "28.4", HOURS),
         ("2023年净利润是多少亿元？", "2.15", "36.84", PROFIT),
         ("2023年营业收入是多少亿元？", "36.84", "2.15", PROFIT),
+        ("How many days does the course for electricians last?", "4", "5", COURSES),
+        ("How many days does the course for operators last?", "2", "4", COURSES),
+        (
+            "How loud is it with glass bottles, in dB?",
+            "81",
+            "76",
+            "It is 76 dB with plastic bottles and 81 dB with glass.",
+        ),
+        (
+            "What percentage of the weight is plastics?",
+            "9",
+            "14",
+            "71 percent steel, 14 percent tin and 9 percent plastics.",
+        ),
+        (
+            "What percentage of the women did?",
+            "11.8",
+            "13.6",
+            "It was reported by 13.6 percent of the men and 11.8 percent of the women.",
+        ),
+        (
+            "What percentage of adults was it in 2017?",
+            "17.4",
+            "16.2",
+            "It was 18.9 percent, against 17.4 percent in 2017 and 16.2 percent in 2011.",
+        ),
+        (
+            "How many hours a day do women wear it?",
+            "8.5",
+            "7.1",
+            "Owners wore it for 7.8 hours a day, men for 7.1 and women for 8.5 hours.",
+        ),
+        ("2023年的耗水量是多少？", "3.18", "3.42", "耗水量由2022年的3.42立方米降至2023年的3.18立方米"),
+        (
+            "2025年到期本金是多少亿元？",
+            "2.04",
+            "1.57",
+            "到期本金分别为：2024年1.38亿元，2025年2.04亿元，2026年1.57亿元。",
+        ),
+        ("因口感差异投诉的比例是多少？", "26%", "43%", "投诉原因以包装破损（43%）和口感差异（26%）为主。"),
+        ("新招聘的应届毕业生有多少人？", "147", "512", "全年新招聘员工512人，其中应届毕业生147人"),
     ],
 )
 def test_a_number_belongs_to_its_clause(question: str, right: str, wrong: str, quote: str) -> None:
@@ -50,6 +92,21 @@ def test_a_number_belongs_to_its_clause(question: str, right: str, wrong: str, q
         ("How many were scheduled in advance?", "20", "Of the 40 operations, 20 were planned and 5 were urgent."),
         ("How long did the hearing test take?", "22", "Interviews lasted 34 minutes, and the hearing test 22 minutes."),
         ("What is it called?", "Ada", STOPS),
+        (
+            "How many patients of the emergency room had to stay?",
+            "89",
+            "The emergency room saw 420 patients, 89 were admitted.",
+        ),
+        (
+            "杀菌余热回收的投资回收期是几年？",
+            "3.5",
+            "变频改造年节电185万千瓦时，杀菌余热回收年节约天然气42万立方米，投资回收期分别为2.8年和3.5年。",
+        ),
+        (
+            "How many operations were planned for the hospital?",
+            "20",
+            "Of the 40 operations of the hospital, 20 were arranged.",
+        ),
     ],
 )
 def test_other_words_for_a_clause_do_not_make_an_answer_wrong(question: str, answer: str, quote: str) -> None:
@@ -63,7 +120,8 @@ def test_the_other_items_of_a_list_are_no_rivals() -> None:
 
 def test_clauses_end_at_commas_and_conjunctions() -> None:
     assert [(abs(c.number.value), c.first) for c in clauses(STOPS)] == [(44, True), (17, False), (12, False)]
-    assert clauses("from 4 to 5 metres") == []
+    assert [c.year for c in clauses("耗水量由2022年的3.42立方米降至2023年的3.18立方米")] == ["2022", "2023"]
+    assert clauses("from 4 metres to 5 metres") == []
 
 
 def test_each_quote_supports_a_part_of_its_own() -> None:

@@ -108,6 +108,7 @@ def test_a_quote_may_leave_out_cells_but_change_no_number() -> None:
         ("第三污水处理厂的总投资为12,450万元，由县水务公司承建。", 0.7),  # its characters stand on the page, one by one
         ("Coal is stored in the northern yard in 2023", 1.0),
         ("Coal for the ferries is stored in harbour sheds by the company", 0.7),  # its words do, far apart
+        ("In the northern yard of 2023 is stored Coal", 0.7),  # in another order
         ("Coal 12,450", 0.5),  # so does its number
     ],
 )
