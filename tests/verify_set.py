@@ -31,7 +31,8 @@ from synth.tasks import load_tasks
 from synth.verify import judged, text_checks
 
 DATA = Path(__file__).parent / "data" / "verify"
-PARTS = ("tuned on", "held out", "blind", "second blind", "third blind")
+BLIND = ("blind", "second blind", "third blind", "fourth blind")
+PARTS = ("tuned on", "held out", *BLIND)
 LINE = 20.0  # points
 
 
@@ -113,8 +114,8 @@ def known_questions() -> tuple[Known, ...]:
     seen: Counter[str] = Counter()
     found = []
     rows = read_rows("questions.jsonl")
-    for part, name in (("blind", "blind.jsonl"), ("second blind", "blind2.jsonl"), ("third blind", "blind3.jsonl")):
-        rows += [{**row, "part": part} for row in read_rows(name)]
+    for number, part in enumerate(BLIND, start=1):
+        rows += [{**row, "part": part} for row in read_rows(f"blind{number if number > 1 else ''}.jsonl")]
     for number, row in enumerate(rows, start=1):
         part = row.get("part") or PARTS[seen[row["kind"]] % 2]
         seen[row["kind"]] += 1
