@@ -93,6 +93,8 @@ def main() -> None:
     trainer.train(resume_from_checkpoint=last_checkpoint(args.output_dir))
     if validation is not None:
         trainer.save_metrics("eval", trainer.evaluate())
+    if trainer.is_fsdp_enabled:  # in the form of the recipe's checkpoints no weights would be saved
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model()
     trainer.save_state()
 

@@ -113,12 +113,15 @@ def _serve(rank: int, number: int, store: str, pipe: Connection) -> None:
 
 def shard_on_cpu(trainer: Any) -> None:
     """Let a Trainer whose arguments ask for FSDP2 shard on the CPU too, where accelerate silently leaves it out."""
+    from accelerate import PartialState
     from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
     plugin = FullyShardedDataParallelPlugin(**trainer.args.fsdp_plugin_args)
     del os.environ["ACCELERATE_USE_FSDP"]  # set by accelerate; the next test may train without
     state = trainer.accelerator.state
-    state.distributed_type, state.fsdp_plugin = DistributedType.FSDP, plugin
+    # Every new object of accelerate copies the type from the partial state; the next TrainingArguments reset both.
+    state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
+    state.fsdp_plugin = plugin
     if trainer.args.bf16:
         plugin.set_mixed_precision("bf16")
     trainer.is_fsdp_enabled = True

@@ -28,7 +28,7 @@ def measured(**changes: Any) -> Measured:
         "seconds": [3.0, 1.0],
         "losses": [10.0, 2.0],
         "supervised": [5, 0],
-        "tasks": {"a": (10.0, 4), "b": (2.0, 1)},
+        "samples": [("a", 10.0, 4), ("b", 2.0, 1)],
         "memory": 2**30,
     }
     return Measured(**(fields | changes))
@@ -37,7 +37,7 @@ def measured(**changes: Any) -> Measured:
 def test_a_summary_in_full() -> None:
     ranks = [
         measured(),
-        measured(leads=False, flops=[4.0, 2.0], seconds=[3.0, 1.0], supervised=[5, 3], losses=[6.0, 1.0], tasks={}),
+        measured(leads=False, flops=[4.0, 2.0], seconds=[3.0, 1.0], supervised=[5, 3], losses=[6.0, 1.0], samples=[]),
         measured(flops=[2.0, 2.0], seconds=[1.0, 1.0], tokens=[50, 0], capacity=[100, 0], memory=3 * 2**30),
     ]
     found = summarise(ranks, 2.0, 2, every_row=True, peak_flops=10.0)
@@ -68,9 +68,9 @@ def test_idle_is_a_share(costs: list[list[float]]) -> None:
 
 
 def test_losses_are_means_over_tokens() -> None:
-    ranks = [{"a": (10.0, 4), "b": (1.0, 0)}, {"a": (2.0, 2)}]
-    assert mean_losses(ranks) == {"loss": 13 / 6, "loss_a": 2.0}
-    assert mean_losses([{}]) == {"loss": 0.0}
+    samples = [("a", 10.0, 4), ("b", 1.0, 0), ("a", 2.0, 2)]
+    assert mean_losses(samples) == {"loss": 13 / 6, "loss_a": 2.0}
+    assert mean_losses([]) == {"loss": 0.0}
 
 
 def test_a_row_costs_what_its_samples_cost() -> None:

@@ -48,15 +48,15 @@ def train(
     kill_in: int | None = None,
     resume: bool = False,
     fingerprint: str = "f1",
-    sharded: bool = False,
+    sharded: str = "",
     **options: Any,
 ) -> dict[str, Any]:
-    """Train STEPS, or as far as it gets: the hash of each batch by step and row, and the weights at the end."""
+    """Train STEPS, or as far as it gets: the hash of each batch by step and row, and the weights at the end.
+
+    `sharded` is the form of FSDP2's checkpoints.
+    """
     if sharded:
-        options |= {
-            "fsdp": True,
-            "fsdp_config": {"version": 2, "state_dict_type": "SHARDED_STATE_DICT"},
-        }  # the recipe's
+        options |= {"fsdp": True, "fsdp_config": {"version": 2, "state_dict_type": sharded}}
     plugin = TinyPlugin(FAMILY, STEPS, fingerprint=fingerprint, sequence_parallel_size=size)
     args = arguments(
         out, gradient_accumulation_steps=4 // plugin.mesh.data_size, save_strategy="steps", save_steps=1, **options
@@ -81,6 +81,9 @@ def train(
         pass
     finally:
         handle.remove()
+    if sharded and kill_in is None:  # as examples/train.py ends
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+        trainer.save_model(str(out / "last"))
     if resume:
         first = 3 * plugin.dataset().micro_steps_per_step
     places = [plugin.dataset().places(first + i) for i in range(len(seen))]
@@ -140,14 +143,22 @@ def test_another_number_of_processes_goes_on_with_the_same_rows(
         np.testing.assert_allclose(results[0]["weights"][name], value, atol=CLOSE, rtol=0, err_msg=name)
 
 
-@pytest.mark.parametrize("size", [1, 2])
-def test_a_sharded_training_goes_on(worlds: dict[int, Processes], tmp_path: Path, size: int) -> None:
-    how: dict[str, Any] = {"sharded": True, "optim": "adamw_torch", "timeout_s": 240}  # an optimizer that has states
+@pytest.mark.parametrize(
+    ("size", "kind", "files"),
+    [
+        (1, "FULL_STATE_DICT", ("pytorch_model_fsdp.bin", "optimizer.bin")),
+        (2, "SHARDED_STATE_DICT", ("pytorch_model_fsdp_0/*.distcp", "optimizer_0/*.distcp")),  # as in the recipe
+    ],
+)
+def test_a_sharded_training_goes_on(
+    worlds: dict[int, Processes], tmp_path: Path, size: int, kind: str, files: tuple[str, str]
+) -> None:
+    how: dict[str, Any] = {"sharded": kind, "optim": "adamw_torch", "timeout_s": 240}  # an optimizer that has states
     whole = worlds[2].run(train, tmp_path / "whole", size, **how)
     with Processes(2) as gone:  # accelerate keeps the state of a step that broke off for the next Trainer in a process
         killed = gone.run(train, tmp_path / "killed", size, kill_in=KILLED_IN, **how)
-    for folder in ("pytorch_model_fsdp_0", "optimizer_0"):
-        assert len(list((tmp_path / "killed" / "checkpoint-3" / folder).glob("*.distcp"))) == 2
+    for file in files:
+        assert list((tmp_path / "killed" / "checkpoint-3").glob(file))
     resumed = worlds[2].run(train, tmp_path / "killed", size, resume=True, **how)
     for rank, result in enumerate(resumed):
         rest = {place: digest for place, digest in whole[rank]["seen"].items() if place[0] >= 3}
@@ -155,6 +166,9 @@ def test_a_sharded_training_goes_on(worlds: dict[int, Processes], tmp_path: Path
         for name, value in whole[rank]["weights"].items():
             np.testing.assert_array_equal(result["weights"][name], value, err_msg=name)
             assert (killed[rank]["weights"][name] != value).any(), name
+    last = weights(type(tiny_model(FAMILY)).from_pretrained(tmp_path / "killed" / "last"))
+    assert last.keys() == resumed[0]["weights"].keys()
+    assert all((value == last[name]).all() for name, value in resumed[0]["weights"].items())
 
 
 def test_another_plan_is_refused(killed: Path) -> None:

@@ -13,7 +13,7 @@ from corpus.errors import ConfigError
 from trainer_plugin.attention import use_attention
 from trainer_plugin.mesh import place
 from trainer_plugin.models import family_of, freeze, qwen_vl_of
-from trainer_plugin.rope import RopeChange, extend_rope, ntk_base
+from trainer_plugin.rope import extend_rope
 
 FAMILIES = sorted(TINY)
 
@@ -28,29 +28,33 @@ def angles(model: Any) -> Any:
     return model.model.language_model.rotary_emb(torch.zeros(1), positions)[0].clone()
 
 
+def base_and_positions(model: Any) -> tuple[float, int]:
+    """As both places of the config have them."""
+    texts = model.config.text_config, model.model.language_model.config
+    found = {(text.rope_parameters["rope_theta"], text.max_position_embeddings) for text in texts}
+    assert len(found) == 1
+    return found.pop()
+
+
 def expected(base: float) -> Any:
     return 1 / base ** (torch.arange(0, 8, 2).float() / 8)
-
-
-def test_the_formula_gives_the_recipes_base() -> None:
-    assert ntk_base(1e6, 4, 128) == pytest.approx(4.09e6, rel=1e-3)
-    assert ntk_base(5e6, 1, 128) == 5e6
 
 
 def test_qwen25_gets_its_default_at_once_and_after_reloading(tmp_path: Path) -> None:
     model = tiny_model("qwen2.5-vl")
     torch.testing.assert_close(frequencies(model), expected(1e6))
     before = angles(model)
-    change = extend_rope(model, max_positions=131_072)
-    assert change == RopeChange(base_before=1e6, base=4e6, max_positions_before=32_768, max_positions=131_072)
+    assert base_and_positions(model) == (1e6, 32_768)
+    extend_rope(model, max_positions=131_072)
+    assert base_and_positions(model) == (4e6, 131_072)
     torch.testing.assert_close(frequencies(model), expected(4e6))
     assert torch.equal(angles(model)[:, 0], before[:, 0]) and not torch.allclose(angles(model)[:, 2], before[:, 2])
     use_attention(model, place(0, 1, 1))
     model.save_pretrained(tmp_path)
     loaded = type(model).from_pretrained(tmp_path)
     assert torch.equal(frequencies(loaded), frequencies(model)) and torch.equal(angles(loaded), angles(model))
+    assert base_and_positions(loaded) == (4e6, 131_072)
     text = loaded.config.text_config
-    assert (text.rope_parameters["rope_theta"], text.max_position_embeddings) == (4e6, 131_072)
     assert text.rope_parameters["mrope_section"] == [2, 1, 1]
     assert text._attn_implementation == "sdpa" and "longdoc" not in (tmp_path / "config.json").read_text()
 
@@ -58,19 +62,22 @@ def test_qwen25_gets_its_default_at_once_and_after_reloading(tmp_path: Path) -> 
 def test_qwen3_keeps_what_its_checkpoint_says() -> None:
     model = tiny_model("qwen3-vl")
     before = frequencies(model)
-    change = extend_rope(model, max_positions=262_144)
-    assert (change.base_before, change.base, change.max_positions) == (1e6, 1e6, 262_144)
+    extend_rope(model, max_positions=262_144)
+    assert base_and_positions(model) == (1e6, 262_144)
     assert torch.equal(frequencies(model), before)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_base_can_be_named_and_is_lowered_by_force_alone(family: str) -> None:
     model = tiny_model(family)
-    assert extend_rope(model, max_positions=1000, base=8e6).max_positions == 32_768  # never fewer
+    extend_rope(model, max_positions=1000, base=8e6)
+    assert base_and_positions(model) == (8e6, 32_768)  # never fewer
     with pytest.raises(ConfigError, match=r"a RoPE base of 1e\+06 is below the model's 8e\+06; say force"):
         extend_rope(model, max_positions=1000, base=1e6)
-    assert extend_rope(model, max_positions=1000).base == 8e6
-    assert extend_rope(model, max_positions=1000, base=1e6, force=True).base == 1e6
+    extend_rope(model, max_positions=1000)
+    assert base_and_positions(model)[0] == 8e6
+    extend_rope(model, max_positions=1000, base=1e6, force=True)
+    assert base_and_positions(model)[0] == 1e6
     torch.testing.assert_close(frequencies(model), expected(1e6))
 
 

@@ -20,86 +20,75 @@ sharded, padded or broadcast again. Resuming skips indices, not rows.
 from __future__ import annotations
 
 import contextlib
-import logging
+import functools
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, gather_object
 
 from corpus.config import DEFAULT_HARDWARE
 from corpus.errors import ConfigError
 from corpus.records import ModelPart
 from packing.cost import dims_from
 from trainer_plugin.attention import use_attention
-from trainer_plugin.callback import LongContextCallback, Probe, gathered, mean_losses
+from trainer_plugin.callback import LongContextCallback, Probe, mean_losses
 from trainer_plugin.dataset import RowDataset, collate
 from trainer_plugin.loss import use_loss
 from trainer_plugin.mesh import Mesh, join
-from trainer_plugin.models import Undo, family_of, freeze, qwen_vl_of
+from trainer_plugin.models import family_of, freeze, qwen_vl_of, set_attribute
 from trainer_plugin.rope import extend_rope
 from trainer_plugin.vision import share_vision
 
-logger = logging.getLogger(__name__)
-
 Split = Literal["train", "validation"]
 
+# Settings of `TrainingArguments` (`packing` is one of TRL's) that must have one value, and why.
+SETTINGS: dict[str, tuple[Any, str]] = {
+    "per_device_train_batch_size": (1, "a row is a batch"),
+    "average_tokens_across_devices": (True, "the mean is over the tokens of all rows of a step"),
+    "packing": (False, "the plan has packed the samples"),
+    "ignore_data_skip": (False, "resuming would repeat rows"),
+    "dataloader_in_order": (True, "the plan is an order"),
+    "auto_find_batch_size": (False, "a batch is one row"),
+    "torch_compile": (False, "rows of ever new lengths would be compiled anew"),
+    "use_liger_kernel": (False, "the plugin computes the loss"),
+    "label_smoothing_factor": (0, "the plugin computes the loss"),
+}
 
+
+@dataclass(eq=False, kw_only=True)
 class LongContextPlugin:
-    """Trains Qwen2.5-VL or Qwen3-VL on the plan of a run, several ranks a row."""
+    """Trains Qwen2.5-VL or Qwen3-VL on the plan of a run, several ranks a row. Making one opens nothing yet."""
 
-    def __init__(
-        self,
-        *,
-        run: str | Path,
-        processor: Any,
-        sequence_parallel_size: int = 1,
-        freeze: Sequence[ModelPart] = (),
-        rope_base: float | None = None,
-        force_rope: bool = False,
-        peak_tflops: float = DEFAULT_HARDWARE.peak_tflops,
-    ) -> None:
-        """Say what to train on; nothing is opened yet.
+    run: str | Path  # a finished run, by path or URL
+    processor: Any  # of the model; its tokenizer and chat template must be those of the plan
+    sequence_parallel_size: int = 1  # ranks that share a row
+    freeze: Sequence[ModelPart] = ()  # parts that are not trained: "vision", "merger", "language"
+    rope_base: float | None = None  # None = the family's (4e6 for Qwen2.5-VL), or the model's if higher
+    force_rope: bool = False  # set `rope_base` even if it is below the model's
+    peak_tflops: float = DEFAULT_HARDWARE.peak_tflops  # of one device in the type it computes in, for the utilisation
+    _datasets: dict[Split, RowDataset] = field(default_factory=dict, init=False)
+    _undo: contextlib.ExitStack | None = field(default=None, init=False)
 
-        Args:
-            run: a finished run, by path or URL.
-            processor: of the model; its tokenizer and chat template must be those of the plan.
-            sequence_parallel_size: ranks that share a row.
-            freeze: parts that are not trained: "vision", "merger", "language".
-            rope_base: base of the rotary embedding; None = the family's (4e6 for Qwen2.5-VL), or the model's if higher.
-            force_rope: set `rope_base` even if it is below the model's.
-            peak_tflops: of one device in the type it computes in, for the model FLOPs utilisation.
-        """
-        self.run, self.processor = run, processor
-        self.sequence_parallel_size = sequence_parallel_size
-        self.freeze = tuple(freeze)
-        self.rope_base, self.force_rope = rope_base, force_rope
-        self.peak_tflops = peak_tflops
-        self._mesh: Mesh | None = None
-        self._datasets: dict[Split, RowDataset] = {}
-        self._undo: contextlib.ExitStack | None = None
-
-    @property
+    @functools.cached_property
     def mesh(self) -> Mesh:
         """The place of this process, once the process group exists, which `TrainingArguments` makes.
 
         Raises:
             ConfigError: one of several processes that were not connected, or a size that does not divide their number.
         """
-        if self._mesh is None:
-            launched = int(os.environ.get("WORLD_SIZE", "1"))
-            if launched > 1 and not dist.is_initialized():
-                raise ConfigError(
-                    f"{launched} processes were launched, but this one is alone: make the TrainingArguments first, "
-                    "or unset WORLD_SIZE to train in one process"
-                )
-            self._mesh = join(self.sequence_parallel_size)
-        return self._mesh
+        launched = int(os.environ.get("WORLD_SIZE", "1"))
+        if launched > 1 and not dist.is_initialized():
+            raise ConfigError(
+                f"{launched} processes were launched, but this one is alone: make the TrainingArguments first, "
+                "or unset WORLD_SIZE to train in one process"
+            )
+        return join(self.sequence_parallel_size)
 
     def dataset(self, split: Split = "train") -> RowDataset:
         """The rows of this process: "train" or "validation". For `eval_dataset`, where the Trainer demands one.
@@ -124,7 +113,7 @@ class LongContextPlugin:
         train, validation = self.dataset(), self.dataset("validation")
         check_plan(trainer.args, core, train)
         own = replace(family_of(core), patch=core.config.vision_config.patch_size)
-        dims = replace(dims_from(core.config.to_dict(), own), frozen=self.freeze)
+        dims = replace(dims_from(core.config.to_dict(), own), frozen=tuple(self.freeze))
         images = self.processor.image_processor
         with contextlib.ExitStack() as stack:
             probe = Probe(trainer.model, self.mesh)
@@ -139,14 +128,13 @@ class LongContextPlugin:
             trainer.add_callback(callback)
             stack.callback(trainer.remove_callback, callback)
             for attribute, value in _replacements(trainer, callback, train, validation).items():
-                stack.callback(_set(trainer, attribute, value))
-            change = extend_rope(
+                stack.callback(set_attribute(trainer, attribute, value))
+            extend_rope(
                 trainer.model,
                 max_positions=train.plan_report["capacity"],
                 base=self.rope_base,
                 force=self.force_rope,
             )
-            logger.info("%s", change)
             self._undo = stack.pop_all()
 
     def detach(self) -> None:
@@ -163,38 +151,33 @@ def check_trainer(trainer: Any, mesh: Mesh) -> None:
         ConfigError: names the setting and the right value.
     """
     args = trainer.args
+    for name, (right, reason) in SETTINGS.items():
+        if getattr(args, name, right) != right:
+            raise ConfigError(_should(args, name, right, reason))
     parallel = getattr(trainer.accelerator, "parallelism_config", None)
     sharding = trainer.accelerator.state.fsdp_plugin if trainer.is_fsdp_enabled else None
-    alone = f"{mesh.size * mesh.data_size} of {args.world_size} processes take part; attach in all of them"
+    asked_to_shard = bool(args.fsdp) or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    taking_part = mesh.size * mesh.data_size
     refused = (
-        (mesh.size * mesh.data_size != args.world_size, alone),
+        (
+            taking_part != args.world_size,
+            f"{taking_part} of {args.world_size} processes take part; attach in all of them",
+        ),
         (args.n_gpu > 1, f"one process sees {args.n_gpu} GPUs; launch one for each with torchrun or accelerate"),
         (
             trainer.model_wrapped is not trainer.model,
             "the model is wrapped already; attach before train() or evaluate()",
         ),
         (trainer.model_init is not None, "model_init makes another model at each train(); pass model"),
-        (args.per_device_train_batch_size != 1, _should(args, "per_device_train_batch_size", 1, "a row is a batch")),
-        (
-            not args.average_tokens_across_devices,
-            _should(args, "average_tokens_across_devices", True, "the mean is over the tokens of all rows of a step"),
-        ),
         (
             args.train_sampling_strategy not in ("random", "sequential"),
             _should(args, "train_sampling_strategy", "sequential", "the plan has grouped the rows"),
         ),
-        (getattr(args, "packing", False), _should(args, "packing", False, "the plan has packed the samples")),
-        (args.ignore_data_skip, _should(args, "ignore_data_skip", False, "resuming would repeat rows")),
-        (not args.dataloader_in_order, _should(args, "dataloader_in_order", True, "the plan is an order")),
         (
             bool(args.accelerator_config.dispatch_batches) or args.accelerator_config.split_batches,
             "accelerator_config: dispatch_batches and split_batches have no place here, each rank reads its own rows; "
             "leave them out",
         ),
-        (args.auto_find_batch_size, _should(args, "auto_find_batch_size", False, "a batch is one row")),
-        (args.torch_compile, _should(args, "torch_compile", False, "rows of ever new lengths would be compiled anew")),
-        (args.use_liger_kernel, _should(args, "use_liger_kernel", False, "the plugin computes the loss")),
-        (args.label_smoothing_factor > 0, _should(args, "label_smoothing_factor", 0, "the plugin computes the loss")),
         (trainer.compute_loss_func is not None, "compute_loss_func cannot be used: the plugin computes the loss"),
         (
             trainer.compute_metrics is not None or trainer.preprocess_logits_for_metrics is not None,
@@ -207,9 +190,7 @@ def check_trainer(trainer: Any, mesh: Mesh) -> None:
             "FSDP1 is not supported; set fsdp_version: 2 in accelerate's config",
         ),
         (
-            (bool(args.fsdp) or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true")
-            and args.world_size > 1
-            and trainer.accelerator.distributed_type != DistributedType.FSDP,
+            asked_to_shard and args.world_size > 1 and trainer.accelerator.distributed_type != DistributedType.FSDP,
             "FSDP is configured, but accelerate leaves it out on this device, and every process would train alone; "
             "train on GPUs, or without FSDP",
         ),
@@ -271,18 +252,15 @@ def _replacements(
     }
 
     def loader(dataset: RowDataset) -> Any:
-        options = {
-            name: value
-            for name in ("persistent_workers", "multiprocessing_context", "prefetch_factor")
-            if (value := getattr(args, f"dataloader_{name}", None)) is not None
-        }
         return torch.utils.data.DataLoader(
             dataset,
             batch_size=1,
             collate_fn=collate,
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory and torch.cuda.is_available(),
-            **options,
+            persistent_workers=args.dataloader_persistent_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+            multiprocessing_context=getattr(args, "dataloader_multiprocessing_context", None),
         )
 
     def get_train_dataloader() -> Any:
@@ -318,7 +296,7 @@ def _replacements(
             raise ConfigError("logits exist only in pieces and on several ranks: set prediction_loss_only=True")
         with probe.aside() as seen:
             output = stock["evaluation_loop"](dataloader, description, True, *arguments, **options)
-        losses = mean_losses(gathered(seen.by_task(dataset.tasks(i) for i in range(len(dataset)))))
+        losses = mean_losses(gather_object(seen.by_sample(dataset.tasks(i) for i in range(len(dataset)))))
         prefix = options.get("metric_key_prefix", "eval")
         output.metrics.update({f"{prefix}_{name}": loss for name, loss in losses.items()})  # stock: a mean of means
         return output
@@ -349,18 +327,3 @@ def _replacements(
         "eval_dataset": validation if trainer.eval_dataset is None and len(validation) else trainer.eval_dataset,
         "model_accepts_loss_kwargs": True,
     }
-
-
-def _set(thing: Any, name: str, value: Any) -> Undo:
-    """Set an attribute of the instance; undoing it leaves what was there, or what its class has."""
-    missing = object()
-    before = thing.__dict__.get(name, missing)
-    setattr(thing, name, value)
-
-    def undo() -> None:
-        if before is missing:
-            delattr(thing, name)
-        else:
-            setattr(thing, name, before)
-
-    return undo

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.distributed as dist
+from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
 from corpus.blocks import clean
@@ -47,22 +47,22 @@ TERA = 1e12
 logger = logging.getLogger(__name__)
 
 Tasks = Sequence[tuple[str, int]]  # of each sample of a row: its task and its supervised tokens
-TaskSums = dict[str, tuple[float, int]]  # of each task: summed losses and supervised tokens
+SampleSum = tuple[str, float, int]  # of a sample: its task, summed loss and supervised tokens
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Measured:
     """What one rank knows of the micro-steps since the last log; lists have an entry for each."""
 
     leads: bool  # the first of the ranks that share a row, which counts what they have in common
-    tokens: list[int]
-    capacity: list[int]
-    flops: list[float]
-    seconds: list[float]  # inside attention and MLPs
-    losses: list[float]  # summed over the slice
-    supervised: list[int]  # tokens of the slice
-    tasks: TaskSums
-    memory: int  # bytes
+    tokens: list[int] = field(default_factory=list)
+    capacity: list[int] = field(default_factory=list)
+    flops: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)  # inside attention and MLPs
+    losses: list[float] = field(default_factory=list)  # summed over the slice
+    supervised: list[int] = field(default_factory=list)  # tokens of the slice
+    samples: list[SampleSum] = field(default_factory=list)
+    memory: int = 0  # bytes
 
 
 def summarise(
@@ -80,7 +80,7 @@ def summarise(
     losses = np.array([r.losses for r in ranks]).sum(0).reshape(steps, -1).sum(1)
     meets = len(leaders[0].flops) if every_row else steps
     return {
-        **mean_losses([r.tasks for r in ranks]),
+        **mean_losses(sample for r in ranks for sample in r.samples),
         "loss": float((losses / np.maximum(supervised, 1)).mean()),  # of steps, as the Trainer has it
         "tokens_per_second": tokens / elapsed,
         "supervised_tokens_per_second": float(supervised.sum()) / elapsed,
@@ -99,29 +99,15 @@ def idle(costs: Sequence[Sequence[float]], meets: int) -> float:
     return 1 - float(busy.mean(0).sum()) / longest if longest else 0.0
 
 
-def mean_losses(ranks: Sequence[TaskSums]) -> dict[str, float]:
+def mean_losses(samples: Iterable[SampleSum]) -> dict[str, float]:
     """Means over supervised tokens: "loss", and "loss_<task>" for each task."""
-    sums, counts = _added(item for rank in ranks for item in rank.items())
-    tasks = {f"loss_{task}": sums[task] / counts[task] for task in sorted(counts) if counts[task]}
-    return {"loss": sum(sums.values()) / max(1, sum(counts.values())), **tasks}
-
-
-def _added(parts: Iterable[tuple[str, tuple[float, int]]]) -> tuple[dict[str, float], dict[str, int]]:
     sums: dict[str, float] = defaultdict(float)
     counts: dict[str, int] = defaultdict(int)
-    for task, (loss, count) in parts:
+    for task, loss, count in samples:
         sums[task] += loss
         counts[task] += count
-    return sums, counts
-
-
-def gathered(value: Any) -> list[Any]:
-    """The values of all ranks, on each."""
-    if not dist.is_initialized():
-        return [value]
-    values = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)
-    return values
+    tasks = {f"loss_{task}": sums[task] / counts[task] for task in sorted(counts) if counts[task]}
+    return {"loss": sum(sums.values()) / max(1, sum(counts.values())), **tasks}
 
 
 def row_flops(batch: dict[str, Any], tasks: Tasks, dims: ModelDims) -> float:
@@ -140,15 +126,13 @@ class Seen:
     losses: list[Any] = field(default_factory=list)  # [2, documents]: summed losses, supervised tokens
     seconds: list[float] = field(default_factory=list)  # inside attention and MLPs
 
-    def by_task(self, tasks: Iterable[Tasks]) -> TaskSums:
-        """Summed losses and supervised tokens of each task, given the samples of each row."""
-        parts = [
-            (task, (loss, int(count)))
-            for seen, samples in zip(self.losses, tasks, strict=True)
-            for (task, _), loss, count in zip(samples, *seen.tolist(), strict=False)  # padding has no task
+    def by_sample(self, tasks: Iterable[Tasks]) -> list[SampleSum]:
+        """What was seen of each sample, given those of each row."""
+        return [
+            (task, loss, int(count))
+            for row, samples in zip(self.losses, tasks, strict=True)
+            for (task, _), loss, count in zip(samples, *row.tolist(), strict=False)  # padding has no task
         ]
-        sums, counts = _added(parts)
-        return {task: (sums[task], counts[task]) for task in sums}
 
 
 class Probe:
@@ -238,9 +222,7 @@ class LongContextCallback(TrainerCallback):  # type: ignore[misc] # transformers
     def _begin(self) -> None:
         self.probe.seen = Seen()
         self.tasks: list[Tasks] = []
-        self.tokens: list[int] = []
-        self.capacity: list[int] = []
-        self.flops: list[float] = []
+        self.measured = Measured(leads=self.mesh.rank == 0)
         self.steps, self.waited = 0, 0.0
         self.start = self.stop = time.perf_counter()
 
@@ -251,9 +233,9 @@ class LongContextCallback(TrainerCallback):  # type: ignore[misc] # transformers
             tasks = self.dataset.tasks(first + number)
             tokens = int(batch["cu_seq_lens_q"][len(tasks)])
             self.tasks.append(tasks)
-            self.tokens.append(tokens)
-            self.capacity.append(next(n for n in (0, *self.row_lengths, tokens) if n >= tokens))
-            self.flops.append(row_flops(batch, tasks, self.dims))
+            self.measured.tokens.append(tokens)
+            self.measured.capacity.append(next(n for n in (0, *self.row_lengths, tokens) if n >= tokens))
+            self.measured.flops.append(row_flops(batch, tasks, self.dims))
 
     def take_logs(self) -> dict[str, float]:
         """The figures that belong to the loss that is logged now, if there are any; once."""
@@ -297,26 +279,20 @@ class LongContextCallback(TrainerCallback):  # type: ignore[misc] # transformers
     on_evaluate = on_save
 
     def _collect(self) -> None:
-        seen = self.probe.seen
+        seen, measured = self.probe.seen, self.measured
         if len(seen.losses) != len(self.tasks):
             logger.warning("%d forward passes for %d rows: no figures", len(seen.losses), len(self.tasks))
             self._begin()
             return
-        totals = [losses.sum(1).tolist() for losses in seen.losses]
-        measured = Measured(
-            leads=self.mesh.rank == 0,
-            tokens=self.tokens,
-            capacity=self.capacity,
-            flops=self.flops,
-            seconds=seen.seconds,
-            losses=[loss for loss, _ in totals],
-            supervised=[int(count) for _, count in totals],
-            tasks=seen.by_task(self.tasks),
-            memory=_memory(self.probe.cuda),
-        )
+        for row in seen.losses:
+            loss, count = row.sum(1).tolist()
+            measured.losses.append(loss)
+            measured.supervised.append(int(count))
+        measured.seconds, measured.samples = seen.seconds, seen.by_sample(self.tasks)
+        measured.memory = _memory(self.probe.cuda)
         elapsed = time.perf_counter() - self.start
         self.logs = summarise(
-            gathered(measured), elapsed, self.steps, every_row=self.every_row, peak_flops=self.peak_flops
+            gather_object([measured]), elapsed, self.steps, every_row=self.every_row, peak_flops=self.peak_flops
         )
         self.logs["waiting_for_data"] = self.waited / elapsed
         self._begin()

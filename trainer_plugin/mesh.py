@@ -8,7 +8,7 @@ length of the same row. Without a process group this is a world of one, so the s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -73,13 +73,7 @@ def join(sequence_parallel_size: int) -> Mesh:
         return mesh
     ranks = range(dist.get_world_size())
     groups = [dist.new_group(ranks[i : i + mesh.size]) for i in ranks[:: mesh.size]]
-    return Mesh(
-        size=mesh.size,
-        rank=mesh.rank,
-        data_size=mesh.data_size,
-        data_rank=mesh.data_rank,
-        group=groups[mesh.data_rank],
-    )
+    return replace(mesh, group=groups[mesh.data_rank])
 
 
 def padded(length: int, size: int) -> int:
@@ -106,16 +100,11 @@ def exchange(x: Any, send: Sequence[int], receive: Sequence[int], mesh: Mesh) ->
 class _Exchange(torch.autograd.Function):  # type: ignore[misc] # torch has no types here
     @staticmethod
     def forward(ctx: Any, x: Any, send: list[int], receive: list[int], group: Any) -> Any:
-        ctx.sizes = send, receive, group
-        return _all_to_all(x, send, receive, group)
+        ctx.way_back = receive, send, group
+        received = x.new_empty((sum(receive), *x.shape[1:]))
+        dist.all_to_all_single(received, x.contiguous(), receive, send, group=group)
+        return received
 
     @staticmethod
     def backward(ctx: Any, gradient: Any) -> tuple[Any, None, None, None]:
-        send, receive, group = ctx.sizes
-        return _all_to_all(gradient, receive, send, group), None, None, None
-
-
-def _all_to_all(x: Any, send: list[int], receive: list[int], group: Any) -> Any:
-    received = x.new_empty((sum(receive), *x.shape[1:]))
-    dist.all_to_all_single(received, x.contiguous(), receive, send, group=group)
-    return received
+        return _Exchange.apply(gradient, *ctx.way_back), None, None, None

@@ -16,6 +16,7 @@ import transformers
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen3VLForConditionalGeneration
 
 from corpus.errors import ConfigError
+from corpus.records import MODEL_PARTS
 from corpus.vision_tokens import FAMILIES, Family
 
 Undo = Callable[[], None]
@@ -25,7 +26,6 @@ CLASSES: dict[Any, str] = {
     Qwen2_5_VLForConditionalGeneration: "qwen2.5-vl",
     Qwen3VLForConditionalGeneration: "qwen3-vl",
 }
-PARTS = ("vision", "merger", "language")
 
 
 def qwen_vl_of(model: Any) -> Any:
@@ -59,16 +59,15 @@ def freeze(model: Any, parts: Sequence[str]) -> Undo:
         ConfigError: a part that does not exist, or nothing left to train.
     """
     core = qwen_vl_of(model)
-    if unknown := set(parts) - set(PARTS):
-        raise ConfigError(f"cannot freeze {', '.join(sorted(unknown))}; the parts are {', '.join(PARTS)}")
-    mergers = {id(p) for name, p in core.model.visual.named_parameters() if "merger" in name}
-    vision = {id(p) for p in core.model.visual.parameters()}
-    frozen = []
-    for parameter in core.parameters():
-        part = "merger" if id(parameter) in mergers else "vision" if id(parameter) in vision else "language"
-        if part in parts and parameter.requires_grad:
-            frozen.append(parameter)
-    if len(frozen) == sum(p.requires_grad for p in core.parameters()):
+    if unknown := set(parts) - set(MODEL_PARTS):
+        raise ConfigError(f"cannot freeze {', '.join(sorted(unknown))}; the parts are {', '.join(MODEL_PARTS)}")
+
+    def part_of(name: str) -> str:
+        return "language" if "visual." not in name else "merger" if "merger" in name else "vision"
+
+    trained = [(name, parameter) for name, parameter in core.named_parameters() if parameter.requires_grad]
+    frozen = [parameter for name, parameter in trained if part_of(name) in parts]
+    if len(frozen) == len(trained):
         raise ConfigError(f"freeze: [{', '.join(parts)}] leaves nothing to train; name fewer parts")
     for parameter in frozen:
         parameter.requires_grad_(False)
@@ -80,6 +79,25 @@ def freeze(model: Any, parts: Sequence[str]) -> Undo:
     return undo
 
 
+def set_attribute(thing: Any, name: str, value: Any) -> Undo:
+    """Set an attribute of an instance; undoing it leaves what the instance had, or what its class has.
+
+    What somebody else has set since stays.
+    """
+    had, before = name in thing.__dict__, thing.__dict__.get(name)
+    setattr(thing, name, value)
+
+    def undo() -> None:
+        if thing.__dict__.get(name) is not value:
+            return
+        if had:
+            setattr(thing, name, before)
+        else:
+            delattr(thing, name)
+
+    return undo
+
+
 def replace_forward(module: Any, replacement: Forward) -> Undo:
     """Let one module compute `replacement(module, stock, *args, **kwargs)`, where `stock` is what it computed before.
 
@@ -87,7 +105,6 @@ def replace_forward(module: Any, replacement: Forward) -> Undo:
     it by binding it to the module again, so it is a method; undoing it under such a wrapper makes it pass everything
     to `stock`. A deep copy of the module computes with its own weights.
     """
-    before = module.__dict__.get("forward")
     original = module.forward
     active = True
 
@@ -100,16 +117,11 @@ def replace_forward(module: Any, replacement: Forward) -> Undo:
     forward.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[itself, *signature.parameters.values()]
     )
-    module.forward = bound = MethodType(forward, module)
+    restore = set_attribute(module, "forward", MethodType(forward, module))
 
     def undo() -> None:
         nonlocal active
         active = False
-        if module.__dict__.get("forward") is not bound:
-            return
-        if before is None:
-            del module.forward
-        else:
-            module.forward = before
+        restore()
 
     return undo

@@ -7,7 +7,7 @@ model was built; so both are written. The change belongs to the trained weights:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
 from typing import Any
 
 from corpus.errors import ConfigError
@@ -15,26 +15,10 @@ from trainer_plugin.models import family_of, qwen_vl_of
 
 DEFAULT_BASES = {"qwen2.5-vl": 4e6}  # a family without one keeps what its checkpoint says
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RopeChange:
-    """Base and largest number of positions, before and after."""
-
-    base_before: float
-    base: float
-    max_positions_before: int
-    max_positions: int
+logger = logging.getLogger(__name__)
 
 
-def ntk_base(base: float, factor: float, head_dim: int) -> float:
-    """The base that stretches the slowest rotation by `factor` and leaves the fastest: b * f ** (d / (d - 2)).
-
-    1e6 for 4 times the positions with heads of 128 is 4.09e6.
-    """
-    return float(base * factor ** (head_dim / (head_dim - 2)))
-
-
-def extend_rope(model: Any, *, max_positions: int, base: float | None = None, force: bool = False) -> RopeChange:
+def extend_rope(model: Any, *, max_positions: int, base: float | None = None, force: bool = False) -> None:
     """Make room for `max_positions` and set the base: by default the family's, never lower than it is.
 
     Raises:
@@ -58,9 +42,4 @@ def extend_rope(model: Any, *, max_positions: int, base: float | None = None, fo
     rotary.inv_freq.copy_(frequencies)
     rotary.original_inv_freq.copy_(frequencies)
     rotary.max_seq_len_cached = rotary.original_max_seq_len = text.max_position_embeddings
-    return RopeChange(
-        base_before=current,
-        base=base,
-        max_positions_before=before,
-        max_positions=text.max_position_embeddings,
-    )
+    logger.info("RoPE base %g -> %g, at most %d -> %d positions", current, base, before, text.max_position_embeddings)
