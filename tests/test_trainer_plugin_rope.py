@@ -13,7 +13,7 @@ from corpus.errors import ConfigError
 from trainer_plugin.attention import use_attention
 from trainer_plugin.mesh import place
 from trainer_plugin.models import family_of, freeze, qwen_vl_of
-from trainer_plugin.rope import extend_rope
+from trainer_plugin.rope import extend_rope, ntk_base
 
 FAMILIES = sorted(TINY)
 
@@ -38,6 +38,11 @@ def base_and_positions(model: Any) -> tuple[float, int]:
 
 def expected(base: float) -> Any:
     return 1 / base ** (torch.arange(0, 8, 2).float() / 8)
+
+
+def test_the_formula_gives_the_recipes_base() -> None:
+    assert ntk_base(1e6, 4, 128) == pytest.approx(4.09e6, rel=1e-3)
+    assert ntk_base(5e6, 1, 128) == 5e6
 
 
 def test_qwen25_gets_its_default_at_once_and_after_reloading(tmp_path: Path) -> None:
