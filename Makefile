@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 WORKERS ?= $(shell nproc)
 TESTS ?= tests
 ENGINES := corpus_paddleocr synth_vllm build_vllm
-TRAINING := attach attention callback example mesh parity resume wrappers
+TRAINING := attach attention callback kills mesh parity resume wrappers
 JOBS ?= 4  # test files at once: most of a test's time it waits for processes of its own
 
 .PHONY: demo test test-engines test-training check setup documents clean

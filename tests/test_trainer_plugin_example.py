@@ -1,17 +1,13 @@
-"""The example trains a tiny model on a small corpus, goes on after a kill, and the recipe's files are what is read."""
+"""The example trains a tiny model on a small corpus and goes on, and the recipe's files are what is read."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import random
 import re
 import runpy
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +18,6 @@ from accelerate.commands.config.config_args import load_config_from_file
 from test_build import quick, write_document
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl
-from transformers.trainer_utils import get_last_checkpoint
 
 from corpus.config import load_config
 from corpus.pipeline import build
@@ -31,10 +26,8 @@ ROOT = Path(__file__).parent.parent
 RECIPE = ROOT / "recipes" / "mmprolong-7b"
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_run(folder: Path) -> Path:
     """A few rows of at most 2,500 tokens, and documents that are held out."""
-    folder = tmp_path_factory.mktemp("example")
     for seed in range(4):
         write_document(folder / f"{seed}.pdf", seed)
     settings = quick(
@@ -50,24 +43,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_run(tmp_path_factory.mktemp("example"))
+
+
 TINY = ("--tiny", "true", "--save_steps", "1", "--sequence_parallel_size", "1")
-SAVE_AND_DIE = """
-import os, runpy, signal, sys, torch
-
-_, number, *sys.argv = sys.argv
-left, whole = int(number), torch.save
-
-def save(value, file, *args, **options):
-    global left
-    whole(value, file, *args, **options)
-    left -= 1
-    if not left:
-        os.truncate(file, os.path.getsize(file) // 2)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-torch.save = save
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
 
 
 def start(run: Path, out: Path, *options: str, inside: tuple[str, ...] = ()) -> subprocess.Popen[str]:
@@ -95,31 +76,6 @@ def example(run: Path, out: Path, *options: str, **how: Any) -> tuple[int, str]:
     return process.returncode, errors
 
 
-def written(out: Path) -> set[tuple[Path, int]]:
-    """The files of checkpoints and when they were written; a checkpoint has eleven."""
-    found = set()
-    for file in out.glob("checkpoint-*/*"):
-        with contextlib.suppress(FileNotFoundError):  # a temporary one
-            found.add((file, file.stat().st_mtime_ns))
-    return found
-
-
-def result_of(out: Path) -> tuple[bytes, list[float]]:
-    """The weights at the end, and the losses on the way."""
-    history = json.loads((out / "trainer_state.json").read_text())["log_history"]
-    return (out / "model.safetensors").read_bytes(), [entry["loss"] for entry in history if "loss" in entry]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, list[float]]:
-    out = tmp_path_factory.mktemp("undisturbed")
-    status, errors = example(run, out, *TINY)
-    assert status == 0, errors
-    weights, losses = result_of(out)
-    assert len(losses) >= 3
-    return weights, losses
-
-
 def test_a_tiny_model_learns_and_goes_on(run: Path, tmp_path: Path) -> None:
     for options in (("--max_steps", "1"), ("--dataloader_num_workers", "1")):
         status, errors = example(run, tmp_path, *TINY, *options)
@@ -135,40 +91,6 @@ def test_a_tiny_model_learns_and_goes_on(run: Path, tmp_path: Path) -> None:
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["text_config"]["rope_parameters"]["rope_theta"] == 4e6
     assert (tmp_path / "model.safetensors").is_file() and (tmp_path / "tokenizer.json").is_file()
-
-
-def test_a_checkpoint_that_a_kill_left_half_written_is_passed_over(
-    run: Path, undisturbed: tuple[bytes, list[float]], tmp_path: Path
-) -> None:
-    # A checkpoint has four files of torch.save: arguments, optimizer, scheduler, random state.
-    status, errors = example(run, tmp_path, *TINY, inside=("-c", SAVE_AND_DIE, "6"))
-    assert status == -signal.SIGKILL, errors
-    half = get_last_checkpoint(str(tmp_path))
-    assert half == str(tmp_path / "checkpoint-2")  # what the Trainer would take
-    names = {file.name for file in Path(half).iterdir()}
-    assert "optimizer.pt" in names and "trainer_state.json" not in names
-    status, errors = example(run, tmp_path, *TINY)
-    assert status == 0, errors
-    assert result_of(tmp_path) == undisturbed
-
-
-def test_killed_at_random_moments_it_ends_with_the_same_weights(
-    run: Path, undisturbed: tuple[bytes, list[float]], tmp_path: Path
-) -> None:
-    draw = random.Random(0)
-    for _ in range(2):
-        number, delay_s = draw.randint(1, 10), draw.uniform(0, 0.3)
-        before = written(tmp_path)
-        process = start(run, tmp_path, *TINY)
-        while process.poll() is None and len(written(tmp_path) - before) < number:
-            time.sleep(0.001)
-        time.sleep(delay_s)
-        process.kill()
-        _, errors = process.communicate()
-        assert process.returncode == -signal.SIGKILL, errors
-    status, errors = example(run, tmp_path, *TINY)
-    assert status == 0, errors
-    assert result_of(tmp_path) == undisturbed
 
 
 def test_the_last_whole_checkpoint_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
