@@ -93,7 +93,9 @@ class Outline:
 
     def _named(self, question: str, anchor: str) -> Iterator[tuple[str, _Places]]:
         """What question and anchor name, with the places that each may mean."""
-        parts = [*ANCHOR_BREAK.split(anchor), *(m[0].strip("\"'“”「」《》") for m in QUOTED.finditer(folded(question)))]
+        quoted = (m[0].strip("\"'“”「」《》") for m in QUOTED.finditer(folded(question)))
+        numbered = (q for q in quoted if any(style.match(q) for _, style in STYLES))  # others may be names of rows
+        parts = [*ANCHOR_BREAK.split(anchor), *numbered]
         for m in LABEL.finditer(f"{folded(question)} ; {folded(anchor)}"):
             captions = [c for c in self._captions if c.label == label_key(m)]
             if captions:

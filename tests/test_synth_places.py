@@ -84,11 +84,12 @@ def test_a_quote_stands_in_what_is_named(
         ("5.2 Oil", []),
         ("5.9 Other", [(0, "Gloves are worn")]),
         ("Table 1", [(1, "Faults are shown")]),  # it may go on there
+        ("", [(0, "Pumps 75")]),
         ("（二）支出", [(2, "培训时长为28小时")]),
     ],
 )
 def test_where_it_is_unclear_nothing_is_said(anchor: str, quotes: list[tuple[int, str]]) -> None:
-    assert problem("What is it?", anchor, *quotes) == ""
+    assert problem('What is "Oil" in it?', anchor, *quotes) == ""
 
 
 def test_every_name_must_hold_a_quote() -> None:

@@ -6,9 +6,9 @@ heading of level 1, `##` of level 2, `!` a caption, `|` a row of a table, whose 
 about the first six documents was held out while the checks were tuned on the rest; those about the other six were
 counted when they were new, then tuned on as well.
 `blind.jsonl` was written by somebody who had not seen the checks; what it lost was looked at afterwards. `blind2.jsonl`
-was written by the author of the checks, before any result was seen; no check was changed for it. `blind3.jsonl` was
-written by somebody who had not seen the checks either; they kept 71 of its 80 right questions and stopped 67 of its 80
-wrong ones when it was new, and it has been read since.
+was written by the author of the checks, before any result was seen; its two lost ones were read later. `blind3.jsonl`
+was written by somebody who had not seen the checks either; they kept 71 of its 80 right questions and stopped 67 of its
+80 wrong ones when it was new, and it has been read since.
 `examples.jsonl` are right questions about examples/documents, which the benchmark judges on pages that a build parsed.
 """
 
