@@ -34,6 +34,7 @@ from synth.wording import (
     QUOTED,
     RANK,
     RATE,
+    REMOVAL,
     RISE,
     SMALLEST,
     STEADILY,
@@ -63,6 +64,8 @@ SINCE = re.compile(  # one number is so much more or less than it was
     r"(?:(?:19|20)\d\d|the (?:year before|previous year))"
     r"|[比较](?:上年|去年|前一?年|(?:19|20)\d\d年)(?:同期)?(?:(?P<up2>增[长加]?|多|上升|提高|上涨)|减少?|少|下降|降低|下跌)了?"
 )
+AMOUNT = re.compile(r"\bhow (?:many|much)\b(?! (?:times|per ?cent)\b)|多少(?!倍|个?百分)", re.IGNORECASE)
+PERCENT_WORD = re.compile(r"\b(?:per ?cent\w*|proportion|fraction|ratio)\b|%|百分|比例|比重|占比", re.IGNORECASE)
 FEW_ROWS = 3
 MAX_LIMIT = 10  # times the largest number of a column; a larger limit is in another unit
 SMALL = Decimal("1e-9")
@@ -273,6 +276,12 @@ def _meant(
 ) -> Meant:
     """What the wording asks for; `bare` is without what stands in quotation marks."""
     found = intents(bare)
+    percents = [o.number.unit == "%" or PERCENT.search(o.header) is not None for r in rows for o in r]
+    removal = REMOVAL.search(bare) is not None and not any(percents) and "difference" not in found
+    if removal:
+        found = [i for i in found if i not in ("share", "ratio", "change")] + ["change"]
+    elif "share" in found and AMOUNT.search(bare) and not any(percents) and not PERCENT_WORD.search(bare):
+        found.remove("share")  # "without the share of the activator, how many kilograms"
     strong = [i for i in found if i not in WEAK]
     kinds = list(strong or found)
     few = sum(map(len, rows)) <= FEW_OPERANDS
@@ -281,12 +290,14 @@ def _meant(
         kinds.append("per")
     if strong == ["mean"] and "per" not in kinds and sum(map(len, rows)) == 2:
         kinds.append("per")  # of a total and a number
+    if strong == ["share"] and all(percents):
+        kinds += ["sum", "difference"]  # of percentages
     if strong == ["sum"] and rate:
         kinds = ["product"] if [len(r) for r in rows] == [2] else [*kinds, "product"]
     unknown = not strong and few and (rate or "per" not in found) and ("count" not in found or wanted.value > COUNTABLE)
     if "rest" in strong or (not strong and wanted.value > COUNTABLE):
         kinds.append("portion")
-    over_time = re.search(CHANGE, bare, re.IGNORECASE) is not None
+    over_time = re.search(CHANGE, bare, re.IGNORECASE) is not None and not removal
     return Meant(
         kinds=tuple(kinds),
         two_steps=len({*strong} - {"rest"}) > 1
@@ -294,7 +305,7 @@ def _meant(
         or (strong == ["share"] and len(rows) > 2),  # of several rows together
         any_kind=unknown,
         over_time=over_time,
-        direction=move(bare) if over_time else direction(bare),
+        direction=-1 if removal else move(bare) if over_time else direction(bare),
         powers=_powers(asked, [*quotes, *texts]),
     )
 

@@ -317,6 +317,8 @@ def _enough_shared(question: Question, other: Question) -> float:
         return SAME_NAME
     quantity = number.quantity
     small = abs(quantity.value) < SMALL_NUMBER and not quantity.value % 1
+    if small and abs(quantity.value) >= TELLING_NUMBER and len(question.evidence) == len(other.evidence) > 1:
+        return 0  # two digits that the same numbers of several passages give
     return SAME_SMALL_NUMBER if small else SAME_NAME if quantity.is_year else 0
 
 
