@@ -65,6 +65,12 @@ SINCE = re.compile(  # one number is so much more or less than it was
     r"|[比较](?:上年|去年|前一?年|(?:19|20)\d\d年)(?:同期)?(?:(?P<up2>增[长加]?|多|上升|提高|上涨)|减少?|少|下降|降低|下跌)了?"
 )
 AMOUNT = re.compile(r"\bhow (?:many|much)\b(?! (?:times|per ?cent)\b)|多少(?!倍|个?百分)", re.IGNORECASE)
+RATE_UNIT = re.compile(
+    r"(?:\bper|\ban?) (?P<unit>hour|day|week|month|minute|second|night|square met(?:er|re)|cubic met(?:er|re)|hectare"
+    r"|lit(?:er|re)|kilogram|tonne|ton|kilomet(?:er|re))s?\b"
+    r"|每(?P<unit2>小时|天|日|周|月|分钟|秒|晚|平方米|立方米|公顷|升|公斤|千克|吨|公里)",
+    re.IGNORECASE,
+)
 PERCENT_WORD = re.compile(r"\b(?:per ?cent\w*|proportion|fraction|ratio)\b|%|百分|比例|比重|占比", re.IGNORECASE)
 FEW_ROWS = 3
 MAX_LIMIT = 10  # times the largest number of a column; a larger limit is in another unit
@@ -153,6 +159,7 @@ def recompute(
         return Recomputed(before, "the number before a change")
     if YEAR_RANGE.search(bare) and len(years) == 2 and {*intents(bare)} & {"mean", "sum"} and not move(bare):
         years = list(range(years[0], years[1] + 1))
+    bare = _without_rates(bare, quotes, tables)
     named = "" if "per" in intents(bare) else asked  # hours and birds are two columns of "birds per hour"
     if (counted := _counted_rows(bare, asked, rows, years)) is not None:
         return Recomputed(counted == wanted[0].value, f"{counted} of the quoted rows are")
@@ -259,6 +266,18 @@ def _without_labels(text: str, quotes: Sequence[str], tables: Sequence[Grid]) ->
         if len(words) > (MIN_CHINESE if re.search(f"[{CJK}]", bare) else 1):
             text = re.sub(rf"(?<!\w){re.escape(bare)}(?!\w)" if bare.isascii() else re.escape(bare), " ", text)
     return text
+
+
+def _without_rates(text: str, quotes: Sequence[str], tables: Sequence[Grid]) -> str:
+    """A question without a rate that is a unit of the quotes or of their rows: nothing is divided by "per hour"."""
+    rows = [r for g in tables for r in quoted_rows(g, quotes)]
+    shown = folded(" ; ".join([*quotes, *(r.label for r in rows)])).casefold()
+
+    def known(m: re.Match[str]) -> str:
+        unit = (m["unit"] or m["unit2"]).casefold()
+        return " " if re.search(rf"(?:/|per |an? |每|each |every ){re.escape(unit)}(?![a-z])", shown) else m[0]
+
+    return RATE_UNIT.sub(known, text)
 
 
 def _is_number(answer: str, wanted: Sequence[Quantity]) -> bool:

@@ -38,6 +38,14 @@ VERB = re.compile(
 )
 YEAR_BEFORE = re.compile(r"(?<!\d)((?:19|20)\d\d)年?末?(?:的|为|是|达)?[ :：(]*$")
 YEAR_AFTER = re.compile(r"^ ?(?:\w+ )?\(?in ((?:19|20)\d\d)(?!\d)")
+CODED = re.compile(  # names that tell the parts of a list from one another
+    r"第[一二三四五六七八九十\d]{1,3}[\u4e00-\u9fff](?!季)|[一二三四五六七八九十][期号区组等级类级](?![\u4e00-\u9fff]?[以之])"
+    r"|[甲乙丙丁][\u4e00-\u9fff]?|(?<![\w-])[A-Z]{1,3}[- ]?\d{1,4}(?![\w-])|\b(?:[Ll]ot|[Pp]hase|[Bb]atch|[Ss]tage|[Ll]ine) \d{1,3}\b"
+)
+ASKS_PART = re.compile(r"其中|在内|\bof (?:which|whom|them|these)\b|\bincluding\b|\bout of\b", re.IGNORECASE)
+PART = re.compile(  # a number of a whole, and what is told of a part before its number
+    r"其中,?(?P<what>[^,，。;；]{2,20}?)(?P<end>[的]?(?:[占有为是达约]|共[有计]?)*)$"
+)
 MOST, HALF = 0.6, 0.5  # of the words of a clause
 MIN_WORDS = 2  # that must be said to tell a clause by a part of its words
 
@@ -121,6 +129,9 @@ def clause_problem(item: str, items: Sequence[str], question: str, anchor: str, 
     said = _words(asked) | words_of(asked)
     problem = ""
     for quote in quotes:
+        if wrong := _coded_otherwise(number.quantity, asked, quote) or _is_whole(number.quantity, asked, quote):
+            problem = f"{item!r} is said of {wrong}"
+            continue
         every = clauses(quote)
         if IN_ORDER.search(quote):  # the words stand elsewhere, but for years
             every = [c for c in every if c.year]
@@ -133,6 +144,58 @@ def clause_problem(item: str, items: Sequence[str], question: str, anchor: str, 
                 return ""
             problem = f"{item!r} is said of something else than {better.number.value:f}, which is asked for"
     return problem
+
+
+def _coded_otherwise(answer: Quantity, asked: str, quote: str) -> str:
+    """The code that an answer belongs to in a list of coded numbers, where the question asks for another; else ''.
+
+    Codes and numbers of one unit must take turns: "4.9 percent in M0 and 4.6 percent in M10", "第一包150天，第二包120天".
+    """
+    wanted = {_code(m) for m in CODED.finditer(asked)}
+    if len(wanted) != 1:
+        return ""
+    for sentence in SENTENCE_END.split(folded(quote)):
+        codes = list(CODED.finditer(sentence))
+        known = [_code(m) for m in codes]
+        numbers = [
+            q
+            for q in quantities(sentence)
+            if not q.is_year and not any(m.start() <= q.start < m.end() or q.start <= m.start() < q.end for m in codes)
+        ]
+        if len(numbers) != len(codes) or len(codes) < MIN_WORDS or len({*known}) < len(known):
+            continue
+        if len({q.unit for q in numbers} - {""}) > 1 or not wanted < {*known}:
+            continue
+        order = sorted([(m.start(), 0) for m in codes] + [(q.start, 1) for q in numbers])
+        if any(a[1] == b[1] for a, b in itertools.pairwise(order)):
+            continue
+        own = [code for code, q in zip(known, numbers, strict=True) if _same(q, answer)]
+        if own and not wanted & {*own}:
+            return own[0]
+    return ""
+
+
+def _code(m: re.Match[str]) -> str:
+    return m[0].replace(" ", "").replace("-", "").casefold()
+
+
+def _is_whole(answer: Quantity, asked: str, quote: str) -> str:
+    """What an answer is the number of, where the question asks for the number of a part of it; else ''.
+
+    "逾期贷款3,655百万元，其中逾期90天以上的2,470百万元": the words between are all said by a question about the part.
+    """
+    text = folded(quote)
+    if ASKS_PART.search(asked):
+        return ""
+    every = [q for q in quantities(text) if not q.is_year]
+    for whole, part in itertools.permutations(every, 2):
+        between = text[whole.end : part.start]
+        m = PART.search(between)
+        if whole.end > part.start or not m or m["what"] not in asked or len(re.findall("其中", between)) > 1:
+            continue
+        if _same(whole, answer) and not _same(part, answer) and whole.unit == part.unit:
+            return f"the whole, not of {m['what']}"
+    return ""
 
 
 def _same(shown: Quantity, answer: Quantity) -> bool:

@@ -37,7 +37,8 @@ CHANGE = (
     r"|增长|下降|提高|降低|减少|增加|上升|上涨|下跌|变化|降幅|增幅|同比)"
 )
 DIFFERENCE = (
-    r"\bdiffer\w*|\bminus\b|\bnet of\b|\bafter deduct\w*|\bsubtract|\bgap\b|\bexceed|\b(?:far|furth|farth)(?:er|est)? from\b|\bclose(?:r|st)? to\b"
+    r"\bdiffer\w*|\bminus\b|\bnet of\b|\bafter deduct\w*"
+    r"|\bsubtract|\bgap\b|\bexceed|\b(?:far|furth|farth)(?:er|est)? from\b|\bclose(?:r|st)? to\b"
     r"|\bnear(?:er|est)? to\b|\bshort of\b|\bheadroom\b|\bmargin between\b|\brange\b|\bspread\b"
     r"|相差|差额|差距|之差|差值|极差|距离?(?!离).{1,24}(?:还[有差]|差|空间)|离.{1,24}差|还差|缺口|扣除|减[去掉]|抵[减扣]"
 )
@@ -47,7 +48,8 @@ INTENTS = {
     "change": re.compile(
         rf"(?:per ?cent\w*|%|rate)(?:\W+\w+){{0,12}}?\W+{CHANGE}"
         rf"|{CHANGE}(?:\W+\w+){{0,12}}?\W+(?:per ?cent\w*|%)"
-        rf"|\b(?:by|how) (?:what|many|much) per ?cent\w*\b[^?]{{0,120}}?\b(?:{MORE}|{LESS}|{LATER}|{EARLIER}|exceed\w*)\b{NOT_A_LIMIT}"
+        rf"|\b(?:by|how) (?:what|many|much) per ?cent\w*\b[^?]{{0,120}}?"
+        rf"\b(?:{MORE}|{LESS}|{LATER}|{EARLIER}|exceed\w*)\b{NOT_A_LIMIT}"
         rf"|(?<!百分)比(?![例率重值分]).{{1,60}}(?:{SIZE}|增长?|降低?)了?(?:出|百分之)+"
         r"|增长率|增幅|降幅|同比|(?:增长|下降|提高|降低|减少|增加|上升|上涨|下跌)了?百分之",
         re.IGNORECASE,

@@ -474,3 +474,11 @@ def test_pages_are_compared_but_not_counted() -> None:
 def test_bases_and_words_of_an_operation(question: str, answer: str, wrong: str, quotes: list[str]) -> None:
     assert matches(question, answer, *quotes) is True
     assert matches(question, wrong, *quotes) is False
+
+
+def test_a_rate_that_is_a_unit_of_the_quotes_divides_nothing() -> None:
+    question = "How many cubic metres per hour do the four pumps move?"
+    assert matches(question, "4200", "Flow (cubic metres per hour) 1,050", "four pumps work") is True
+    assert matches(question, "6300", "Flow (cubic metres per hour) 1,050", "four pumps work") is False
+    assert matches("工作泵总流量是每小时多少立方米？", "4200", "流量（立方米/小时） 1,050", "四用两备") is True
+    assert matches("工作泵总流量是每小时多少立方米？", "7350", "流量（立方米/小时） 1,050", "四用两备") is False
