@@ -39,10 +39,15 @@ VERB = re.compile(
 YEAR_BEFORE = re.compile(r"(?<!\d)((?:19|20)\d\d)年?末?(?:的|为|是|达)?[ :：(]*$")
 YEAR_AFTER = re.compile(r"^ ?(?:\w+ )?\(?in ((?:19|20)\d\d)(?!\d)")
 CODED = re.compile(  # names that tell the parts of a list from one another
-    r"第[一二三四五六七八九十\d]{1,3}[\u4e00-\u9fff](?!季)|[一二三四五六七八九十][期号区组等级类级](?![\u4e00-\u9fff]?[以之])"
-    r"|[甲乙丙丁][\u4e00-\u9fff]?|(?<![\w-])[A-Z]{1,3}[- ]?\d{1,4}(?![\w-])|\b(?:[Ll]ot|[Pp]hase|[Bb]atch|[Ss]tage|[Ll]ine) \d{1,3}\b"
+    r"第[一二三四五六七八九十\d]{1,3}[\u4e00-\u9fff](?!季)|[一二三四五六七八九十][期号区组等级类](?![\u4e00-\u9fff]?[以之])"
+    r"|[甲乙丙丁][\u4e00-\u9fff]?|(?<![\w-])[A-Z]{1,3}[- ]?\d{1,4}(?![\w-])"
+    r"|\b(?:[Ll]ot|[Pp]hase|[Bb]atch|[Ss]tage|[Ll]ine) \d{1,3}\b"
 )
-ASKS_PART = re.compile(r"其中|在内|\bof (?:which|whom|them|these)\b|\bincluding\b|\bout of\b", re.IGNORECASE)
+ASKS_PART = re.compile(
+    r"其中|在内|\bof (?:which|whom|them|these)\b|\binclud(?:ing|ed)\b|\bin total\b|\bout of\b", re.IGNORECASE
+)
+OF_THEM = re.compile(r"\bof (?:which|whom)\b|,? including\b", re.IGNORECASE)
+THEIRS = re.compile(r"^ ?of (?:them|these)\b|^ ?(?:were|was|are|is)\b", re.IGNORECASE)
 PART = re.compile(  # a number of a whole, and what is told of a part before its number
     r"其中,?(?P<what>[^,，。;；]{2,20}?)(?P<end>[的]?(?:[占有为是达约]|共[有计]?)*)$"
 )
@@ -130,7 +135,7 @@ def clause_problem(item: str, items: Sequence[str], question: str, anchor: str, 
     problem = ""
     for quote in quotes:
         if wrong := _coded_otherwise(number.quantity, asked, quote) or _is_whole(number.quantity, asked, quote):
-            problem = f"{item!r} is said of {wrong}"
+            problem = f"{item!r} is said of something else: {wrong}"
             continue
         every = clauses(quote)
         if IN_ORDER.search(quote):  # the words stand elsewhere, but for years
@@ -149,7 +154,7 @@ def clause_problem(item: str, items: Sequence[str], question: str, anchor: str, 
 def _coded_otherwise(answer: Quantity, asked: str, quote: str) -> str:
     """The code that an answer belongs to in a list of coded numbers, where the question asks for another; else ''.
 
-    Codes and numbers of one unit must take turns: "4.9 percent in M0 and 4.6 percent in M10", "第一包150天，第二包120天".
+    Codes and numbers of one unit must take turns: "4.9 percent in M0 and 4.6 percent in M10".
     """
     wanted = {_code(m) for m in CODED.finditer(asked)}
     if len(wanted) != 1:
@@ -190,11 +195,16 @@ def _is_whole(answer: Quantity, asked: str, quote: str) -> str:
     every = [q for q in quantities(text) if not q.is_year]
     for whole, part in itertools.permutations(every, 2):
         between = text[whole.end : part.start]
-        m = PART.search(between)
-        if whole.end > part.start or not m or m["what"] not in asked or len(re.findall("其中", between)) > 1:
+        if whole.end > part.start or not _same(whole, answer) or _same(part, answer) or whole.unit != part.unit:
             continue
-        if _same(whole, answer) and not _same(part, answer) and whole.unit == part.unit:
+        if (m := PART.search(between)) and m["what"] in asked and between.count("其中") == 1:
             return f"the whole, not of {m['what']}"
+        tail = BREAK.split(text[part.end :])[0]
+        if SENTENCE_END.search(between) or not (OF_THEM.search(between) or re.match(" ?of (?:them|these)", tail)):
+            continue
+        what = words_of(THEIRS.sub(" ", THEIRS.sub(" ", tail)))
+        if what and what <= words_of(asked) and not what <= words_of(text[: part.start]):
+            return f"the whole, not of {tail.strip()}"
     return ""
 
 
