@@ -17,6 +17,7 @@ from statistics import median
 
 from synth.cells import PERCENT, UNIT_NOTE, Grid, is_quoted, quoted_rows
 from synth.comparisons import Recomputed, compared, in_time, move, moves
+from synth.counts import count_rows
 from synth.grounding import CJK, contains, tokens
 from synth.labels import without_names
 from synth.operands import CODE, YEAR, Operand, in_columns, operands, with_headers
@@ -153,6 +154,8 @@ def recompute(
     bare = _without_labels(bare, quotes, tables)
     if (span := span_matches(asked, wanted[0], quotes)) is not None:
         return Recomputed(span, "the time between two dates" if span else "no two dates are so far apart")
+    if (hits := count_rows(QUOTED.sub(" ", asked), quotes, tables)) is not None and wanted[0].value <= COUNTABLE:
+        return Recomputed(wanted[0].value in hits, f"{' or '.join(map(str, sorted(hits)))} of the rows are")
     if sum(map(len, rows)) < 2:
         return Recomputed(None, "the quotes hold fewer than two numbers")
     if (before := _before_change(bare, quotes, rows, wanted[0])) is not None:
