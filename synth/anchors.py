@@ -7,6 +7,7 @@ evidence page; a title that merely occurs in it ("the revenue of Heat Supply") p
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from synth.labels import (
     ANCHOR_BREAK,
     LABEL,
     NUMBERED_SECTION,
+    PAGES,
     is_caption,
     label_key,
     named_pages,
@@ -73,10 +75,13 @@ class Name:
 
     shown: str
     places: tuple[tuple[int, int], ...]
+    doubled: bool = False  # whether one page has several headings of this title
 
     @property
     def unique(self) -> bool:
         """One place, or places inside one another."""
+        if self.doubled:
+            return False
         first, last = min(self.places, key=lambda p: p[0] - p[1])
         return all(first <= a and b <= last for a, b in self.places)
 
@@ -130,9 +135,9 @@ class DocumentText:
         for place in self._places:
             if place.words and place.words in words and _mentions(text, place):
                 found[place.words].append(place)
-        return [Name(places[0].title, tuple((p.first, p.last) for p in places)) for places in found.values()]
+        return [_name(places[0].title, places, text) for places in found.values()]
 
-    def titled(self, anchor: str) -> list[Name]:
+    def titled(self, anchor: str, question: str) -> list[Name]:
         """Sections that the parts of an anchor are the titles of, or most of a title."""
         names = []
         for part in ANCHOR_BREAK.split(anchor):
@@ -142,7 +147,7 @@ class DocumentText:
             same = [p for p in self._places if p.content == own]
             near = [p for p in self._places if own < p.content and 2 * len(own) >= len(p.content)]
             if places := same or near:
-                names.append(Name(part.strip(), tuple((p.first, p.last) for p in places)))
+                names.append(_name(part.strip(), places, f"{part} ; {question}"))
         return names
 
     def lacks(self, title: str) -> bool:
@@ -156,6 +161,13 @@ class DocumentText:
         """Whether a text stands on one of these pages and on no more than `most` in all."""
         found = {number for number, page in self.pages.items() if page.find(text)}
         return not found.isdisjoint(pages) and len(found) <= most
+
+
+def _name(shown: str, places: Sequence[Place], text: str) -> Name:
+    """The name of places of one title; it tells those of one page apart where the text has their numbers."""
+    alike = [a for a, b in itertools.permutations(places, 2) if (a.first, a.words) == (b.first, b.words)]
+    numbered = any(a.title != a.bare and contains(text, a.title) for a in alike)
+    return Name(shown, tuple((p.first, p.last) for p in places), bool(alike) and not numbered)
 
 
 def _places(pages: Sequence[Page], sections: Sequence[Section], num_pages: int) -> list[Place]:
@@ -226,7 +238,7 @@ def anchor_problem(question: str, anchor: str, evidence: Sequence[int], document
         return f'speaks of "{m[0]}", which its reader does not see'
     echoed = _echoes(question, anchor)
     named = [*document.named(question), *document.numbered(question, anchor)]
-    titles = document.titled(anchor) if echoed else []
+    titles = document.titled(anchor, question) if echoed else []
     blind = not all(p in document.pages and document.pages[p].readable for p in evidence)
     for name in [*named, *titles]:
         if not name.places and not blind:
@@ -237,6 +249,9 @@ def anchor_problem(question: str, anchor: str, evidence: Sequence[int], document
         if document.lacks(title):
             return f'the document has no "{title}"'
     leading = [n for n in [*named, *titles, *document.titles(question)] if n.holds(evidence)]
+    doubled = next((n for n in leading if n.doubled), None)
+    if doubled and not any(n.unique and not PAGES.fullmatch(n.shown) for n in leading):
+        return f"{doubled.shown} is the title of several sections of one page"
     if any(n.unique for n in leading):
         return ""
     most = 1 if leading else RUNNING_HEADING_PAGES  # words that are no title may stand in a list of contents too

@@ -17,6 +17,7 @@ from statistics import median
 
 from synth.cells import PERCENT, UNIT_NOTE, Grid, is_quoted, quoted_rows
 from synth.comparisons import Recomputed, compared, in_time, move, moves
+from synth.counts import count_rows
 from synth.grounding import CJK, contains, tokens
 from synth.labels import without_names
 from synth.operands import CODE, YEAR, Operand, in_columns, operands, with_headers
@@ -34,6 +35,7 @@ from synth.wording import (
     QUOTED,
     RANK,
     RATE,
+    REMOVAL,
     RISE,
     SMALLEST,
     STEADILY,
@@ -63,6 +65,14 @@ SINCE = re.compile(  # one number is so much more or less than it was
     r"(?:(?:19|20)\d\d|the (?:year before|previous year))"
     r"|[比较](?:上年|去年|前一?年|(?:19|20)\d\d年)(?:同期)?(?:(?P<up2>增[长加]?|多|上升|提高|上涨)|减少?|少|下降|降低|下跌)了?"
 )
+AMOUNT = re.compile(r"\bhow (?:many|much)\b(?! (?:times|per ?cent)\b)|多少(?!倍|个?百分)", re.IGNORECASE)
+RATE_UNIT = re.compile(
+    r"(?:\bper|\ban?) (?P<unit>hour|day|week|month|minute|second|night|square met(?:er|re)|cubic met(?:er|re)|hectare"
+    r"|lit(?:er|re)|kilogram|tonne|ton|kilomet(?:er|re))s?\b"
+    r"|每(?P<unit2>小时|天|日|周|月|分钟|秒|晚|平方米|立方米|公顷|升|公斤|千克|吨|公里)",
+    re.IGNORECASE,
+)
+PERCENT_WORD = re.compile(r"\b(?:per ?cent\w*|proportion|fraction|ratio)\b|%|百分|比例|比重|占比", re.IGNORECASE)
 FEW_ROWS = 3
 MAX_LIMIT = 10  # times the largest number of a column; a larger limit is in another unit
 SMALL = Decimal("1e-9")
@@ -144,12 +154,15 @@ def recompute(
     bare = _without_labels(bare, quotes, tables)
     if (span := span_matches(asked, wanted[0], quotes)) is not None:
         return Recomputed(span, "the time between two dates" if span else "no two dates are so far apart")
+    if (hits := count_rows(QUOTED.sub(" ", asked), quotes, tables)) is not None and wanted[0].value <= COUNTABLE:
+        return Recomputed(wanted[0].value in hits, f"{' or '.join(map(str, sorted(hits)))} of the rows are")
     if sum(map(len, rows)) < 2:
         return Recomputed(None, "the quotes hold fewer than two numbers")
     if (before := _before_change(bare, quotes, rows, wanted[0])) is not None:
         return Recomputed(before, "the number before a change")
     if YEAR_RANGE.search(bare) and len(years) == 2 and {*intents(bare)} & {"mean", "sum"} and not move(bare):
         years = list(range(years[0], years[1] + 1))
+    bare = _without_rates(bare, quotes, tables)
     named = "" if "per" in intents(bare) else asked  # hours and birds are two columns of "birds per hour"
     if (counted := _counted_rows(bare, asked, rows, years)) is not None:
         return Recomputed(counted == wanted[0].value, f"{counted} of the quoted rows are")
@@ -258,6 +271,18 @@ def _without_labels(text: str, quotes: Sequence[str], tables: Sequence[Grid]) ->
     return text
 
 
+def _without_rates(text: str, quotes: Sequence[str], tables: Sequence[Grid]) -> str:
+    """A question without a rate that is a unit of the quotes or of their rows: nothing is divided by "per hour"."""
+    rows = [r for g in tables for r in quoted_rows(g, quotes)]
+    shown = folded(" ; ".join([*quotes, *(r.label for r in rows)])).casefold()
+
+    def known(m: re.Match[str]) -> str:
+        unit = (m["unit"] or m["unit2"]).casefold()
+        return " " if re.search(rf"(?:/|per |an? |每|each |every ){re.escape(unit)}(?![a-z])", shown) else m[0]
+
+    return RATE_UNIT.sub(known, text)
+
+
 def _is_number(answer: str, wanted: Sequence[Quantity]) -> bool:
     text = folded(answer)
     return len(wanted) == 1 and not any(c.isalnum() for c in text[: wanted[0].start] + text[wanted[0].end :])
@@ -273,6 +298,12 @@ def _meant(
 ) -> Meant:
     """What the wording asks for; `bare` is without what stands in quotation marks."""
     found = intents(bare)
+    percents = [o.number.unit == "%" or PERCENT.search(o.header) is not None for r in rows for o in r]
+    removal = REMOVAL.search(bare) is not None and not any(percents) and "difference" not in found
+    if removal:
+        found = [i for i in found if i not in ("share", "ratio", "change")] + ["change"]
+    elif "share" in found and AMOUNT.search(bare) and not any(percents) and not PERCENT_WORD.search(bare):
+        found.remove("share")  # "without the share of the activator, how many kilograms"
     strong = [i for i in found if i not in WEAK]
     kinds = list(strong or found)
     few = sum(map(len, rows)) <= FEW_OPERANDS
@@ -281,12 +312,14 @@ def _meant(
         kinds.append("per")
     if strong == ["mean"] and "per" not in kinds and sum(map(len, rows)) == 2:
         kinds.append("per")  # of a total and a number
+    if strong == ["share"] and all(percents):
+        kinds += ["sum", "difference"]  # of percentages
     if strong == ["sum"] and rate:
         kinds = ["product"] if [len(r) for r in rows] == [2] else [*kinds, "product"]
     unknown = not strong and few and (rate or "per" not in found) and ("count" not in found or wanted.value > COUNTABLE)
     if "rest" in strong or (not strong and wanted.value > COUNTABLE):
         kinds.append("portion")
-    over_time = re.search(CHANGE, bare, re.IGNORECASE) is not None
+    over_time = re.search(CHANGE, bare, re.IGNORECASE) is not None and not removal
     return Meant(
         kinds=tuple(kinds),
         two_steps=len({*strong} - {"rest"}) > 1
@@ -294,7 +327,7 @@ def _meant(
         or (strong == ["share"] and len(rows) > 2),  # of several rows together
         any_kind=unknown,
         over_time=over_time,
-        direction=move(bare) if over_time else direction(bare),
+        direction=-1 if removal else move(bare) if over_time else direction(bare),
         powers=_powers(asked, [*quotes, *texts]),
     )
 

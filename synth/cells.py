@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
@@ -39,6 +39,17 @@ OTHER_YEAR = re.compile(  # a year that is told from another
     r"\b(?:previous|preceding|prior|following|next|last|earlier|later) (?:\w+ )?years?\b"
     r"|\byears? (?:before|earlier|after|later|ago)\b|\b(?:before|after|since|until) (?:19|20)\d\d"
     r"|上一?年|去年|前一?年|次年|翌年|后一?年|年[以之][前后]",
+    re.IGNORECASE,
+)
+ANOTHER = re.compile(
+    r"\b(?:another|(?:one|the|that|two|which|what) other)(?! than| kinds?)\b"
+    r"|其[他它余]的?那?[一两]?[个项家台笔]|另[一外]",
+    re.IGNORECASE,
+)
+OTHER_ROW = re.compile(  # a row that is told from the one that is named
+    r"\b(?:an)?other\b|\bapart from\b|\bexcept\b|\bbesides\b|\belse\b|\bexcluding\b|\bbut not\b"
+    r"|\b(?:next|directly|right|just|immediately) (?:to|after|before|above|below|behind)\b"
+    r"|其他|其它|其余|另外?[一二两]?|除了?(?!尘|草|湿|氧|磷|氮)|之外|以外|不含|相邻|紧接",
     re.IGNORECASE,
 )
 PERCENT = re.compile(r"%|\b(?:per ?cent|percentage|share|proportion|rate)\b|百分|占比|比例|比重|率", re.IGNORECASE)
@@ -297,6 +308,34 @@ def _without_years(header: str) -> str:
 # ----------------------------------------------------------------------------------------------------------- checking
 
 
+def row_problem(question: str, anchor: str, quotes: Sequence[str], tables: Sequence[Grid]) -> str:
+    """Why the quoted rows are others than the one that the question names; '' where they may be right.
+
+    Only the whole label of a row that no quote says, beside rows of the same table that the question says nothing of,
+    shows that a quote is taken from a wrong row.
+    """
+    asked = Asked.of(question, anchor, [t.name for t in tables])
+    if OTHER_ROW.search(asked.text):
+        return ""
+    taken = [(grid, quoted_rows(grid, quotes)) for grid in tables]
+    if any(asked.names(r.label) for _, rows in taken for r in rows):
+        return ""
+    for grid, rows in taken:
+        named = [r for r in grid.rows if asked.names(r.label) and not TOTAL_LABEL.search(r.label)]
+        named = [r for r in named if not any(_within(r.label, o.label) for o in named)]
+        if not rows or not named or any(contains(q, r.label) for q in quotes for r in named):
+            continue
+        said = frozenset[str]().union(*(pairs(r.label) | words_of(r.label) for r in named))
+        if not any(asked.hints(r.label, said) or any(_names_cell(asked, r)) or _spoken_within(named, r) for r in rows):
+            return f'the quotes are of "{rows[0].label}", not of "{named[0].label}"'
+    return ""
+
+
+def _names_cell(asked: Asked, row: Row) -> Iterator[bool]:
+    """Whether a question says the words of a row's cells: a name, a date."""
+    return (asked.names(c) for c in row.cells if _telling(c))
+
+
 def cell_problem(
     item: str, question: str, anchor: str, quotes: Sequence[str], pages: Sequence[Page], tables: Sequence[Grid]
 ) -> str:
@@ -317,13 +356,14 @@ def cell_problem(
     if any(_shows(q, item, powers) for q in rest):
         return ""
     problem = ""
+    another = ANOTHER.search(asked.text) is not None
     for grid in tables:
         own = {label_key(m) for m in LABEL.finditer(grid.name)}
         if (asked.labels and own and not own & asked.labels) or _heads(item, grid):
             continue
         sure = bool(own & asked.labels) or (len(tokens(grid.name)) > 1 and contains(question, grid.name))
         taken = quoted_rows(grid, quotes)
-        rows = named_rows(grid, asked) or taken
+        rows = (not another and named_rows(grid, asked)) or taken
         if not rows or not (sure or taken):
             continue
         columns = column_names(grid, asked)

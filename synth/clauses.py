@@ -38,6 +38,19 @@ VERB = re.compile(
 )
 YEAR_BEFORE = re.compile(r"(?<!\d)((?:19|20)\d\d)年?末?(?:的|为|是|达)?[ :：(]*$")
 YEAR_AFTER = re.compile(r"^ ?(?:\w+ )?\(?in ((?:19|20)\d\d)(?!\d)")
+CODED = re.compile(  # names that tell the parts of a list from one another
+    r"第[一二三四五六七八九十\d]{1,3}[\u4e00-\u9fff](?!季)|[一二三四五六七八九十][期号区组等级类](?![\u4e00-\u9fff]?[以之])"
+    r"|[甲乙丙丁][\u4e00-\u9fff]?|(?<![\w-])[A-Z]{1,3}[- ]?\d{1,4}(?![\w-])"
+    r"|\b(?:[Ll]ot|[Pp]hase|[Bb]atch|[Ss]tage|[Ll]ine) \d{1,3}\b"
+)
+ASKS_PART = re.compile(
+    r"其中|在内|\bof (?:which|whom|them|these)\b|\binclud(?:ing|ed)\b|\bin total\b|\bout of\b", re.IGNORECASE
+)
+OF_THEM = re.compile(r"\bof (?:which|whom)\b|,? including\b", re.IGNORECASE)
+THEIRS = re.compile(r"^ ?of (?:them|these)\b|^ ?(?:were|was|are|is)\b", re.IGNORECASE)
+PART = re.compile(  # a number of a whole, and what is told of a part before its number
+    r"其中,?(?P<what>[^,，。;；]{2,20}?)(?P<end>[的]?(?:[占有为是达约]|共[有计]?)*)$"
+)
 MOST, HALF = 0.6, 0.5  # of the words of a clause
 MIN_WORDS = 2  # that must be said to tell a clause by a part of its words
 
@@ -121,6 +134,9 @@ def clause_problem(item: str, items: Sequence[str], question: str, anchor: str, 
     said = _words(asked) | words_of(asked)
     problem = ""
     for quote in quotes:
+        if wrong := _coded_otherwise(number.quantity, asked, quote) or _is_whole(number.quantity, asked, quote):
+            problem = f"{item!r} is said of something else: {wrong}"
+            continue
         every = clauses(quote)
         if IN_ORDER.search(quote):  # the words stand elsewhere, but for years
             every = [c for c in every if c.year]
@@ -133,6 +149,63 @@ def clause_problem(item: str, items: Sequence[str], question: str, anchor: str, 
                 return ""
             problem = f"{item!r} is said of something else than {better.number.value:f}, which is asked for"
     return problem
+
+
+def _coded_otherwise(answer: Quantity, asked: str, quote: str) -> str:
+    """The code that an answer belongs to in a list of coded numbers, where the question asks for another; else ''.
+
+    Codes and numbers of one unit must take turns: "4.9 percent in M0 and 4.6 percent in M10".
+    """
+    wanted = {_code(m) for m in CODED.finditer(asked)}
+    if len(wanted) != 1:
+        return ""
+    for sentence in SENTENCE_END.split(folded(quote)):
+        codes = list(CODED.finditer(sentence))
+        known = [_code(m) for m in codes]
+        numbers = [
+            q
+            for q in quantities(sentence)
+            if not q.is_year and not any(m.start() <= q.start < m.end() or q.start <= m.start() < q.end for m in codes)
+        ]
+        if len(numbers) != len(codes) or len(codes) < MIN_WORDS or len({*known}) < len(known):
+            continue
+        if len({q.unit for q in numbers} - {""}) > 1 or not wanted < {*known}:
+            continue
+        order = sorted([(m.start(), 0) for m in codes] + [(q.start, 1) for q in numbers])
+        if any(a[1] == b[1] for a, b in itertools.pairwise(order)):
+            continue
+        own = [code for code, q in zip(known, numbers, strict=True) if _same(q, answer)]
+        if own and not wanted & {*own}:
+            return own[0]
+    return ""
+
+
+def _code(m: re.Match[str]) -> str:
+    return m[0].replace(" ", "").replace("-", "").casefold()
+
+
+def _is_whole(answer: Quantity, asked: str, quote: str) -> str:
+    """What an answer is the number of, where the question asks for the number of a part of it; else ''.
+
+    "逾期贷款3,655百万元，其中逾期90天以上的2,470百万元": the words between are all said by a question about the part.
+    """
+    text = folded(quote)
+    if ASKS_PART.search(asked):
+        return ""
+    every = [q for q in quantities(text) if not q.is_year]
+    for whole, part in itertools.permutations(every, 2):
+        between = text[whole.end : part.start]
+        if whole.end > part.start or not _same(whole, answer) or _same(part, answer) or whole.unit != part.unit:
+            continue
+        if (m := PART.search(between)) and m["what"] in asked and between.count("其中") == 1:
+            return f"the whole, not of {m['what']}"
+        tail = BREAK.split(text[part.end :])[0]
+        if SENTENCE_END.search(between) or not (OF_THEM.search(between) or re.match(" ?of (?:them|these)", tail)):
+            continue
+        what = words_of(THEIRS.sub(" ", THEIRS.sub(" ", tail)))
+        if what and what <= words_of(asked) and not what <= words_of(text[: part.start]):
+            return f"the whole, not of {tail.strip()}"
+    return ""
 
 
 def _same(shown: Quantity, answer: Quantity) -> bool:

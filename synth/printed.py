@@ -23,6 +23,7 @@ RESULTS = re.compile(  # headers of columns that hold what is worked out from ot
     r"|增减|增长|增幅|降幅|变化|变动|差额|差值|合计|小计|总计|平均|人均|占比|同比|结余",
     re.IGNORECASE,
 )
+SHORT_OF = re.compile(r"\b(?:falls?|fell|falling) short\b|不足|差距", re.IGNORECASE)  # no change, though it says fall
 MIN_SHARED = 2  # words of a sentence that the question says too
 MIN_SHARED_PAIRS = 4  # of Chinese characters
 _GENERAL = (
@@ -80,6 +81,7 @@ def _telling(text: str) -> frozenset[str]:
 
 
 def _directions(text: str) -> tuple[bool, bool]:
+    text = SHORT_OF.sub(" ", text)
     rises = RISE.search(text) or re.search(rf"\b(?:{MORE})\b|[高多]", text, re.IGNORECASE)
     falls = FALL.search(text) or re.search(rf"\b(?:{LESS})\b|[低少]|压减", text, re.IGNORECASE)
     return bool(rises), bool(falls)

@@ -135,7 +135,9 @@ _CHINESE_DIGITS = {c: n for n, c in enumerate("零一二三四五六七八九")}
 _CHINESE = re.compile(
     r"百分之(?P<share>[零〇一二两三四五六七八九十百点]{1,12})|[零〇一二两三四五六七八九十百千万亿点]{1,24}"
 )
-_MEASURE = re.compile(r"[个人次项家名条章节台种岁位届期级类座所只辆艘份件步页栋门间处本张支批组]")
+_MEASURE = re.compile(
+    r"[个人次项家名条章节台种岁位届期级类座所只辆艘份件步页栋门间处本张支批组]|用(?=[一二两三四五六七八九十]备)|(?<=用[一二两三四五六七八九十])备"
+)
 _SECTION_WORD = re.compile(r"第$")
 
 _MONTHS = {

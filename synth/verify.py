@@ -18,7 +18,7 @@ from corpus.records import TEXT_CHECKS, Evidence, Question, Segment, Verdict, qu
 from synth.anchors import DocumentText, anchor_problem
 from synth.answers import answer_fault, answers_match, list_items, measured, normal_text
 from synth.arithmetic import recompute
-from synth.cells import Grid, cell_problem, grids, quoted_rows
+from synth.cells import Grid, cell_problem, grids, quoted_rows, row_problem
 from synth.clauses import clause_problem, parts_problem
 from synth.grounding import QUOTE_COVERAGE, STOP_WORDS, PageText, contains, find_answer, says, tokens
 from synth.labels import without_names
@@ -245,6 +245,8 @@ def _arithmetic(question: Question, document: DocumentText, earlier: Sequence[Qu
     quotes = [e.quote for e in question.evidence if e.quote]
     pages = _pages(question, document)
     texts = [p.page.text for p in pages]
+    if problem := row_problem(question.question, question.anchor, quotes, _tables(pages)):
+        return _verdict("arithmetic", problem)
     result = recompute(question.question, question.answer, question.answer_format, quotes, texts, _tables(pages))
     return Verdict(check="arithmetic", passed=result.matches is not False, detail=result.detail)
 
@@ -317,6 +319,8 @@ def _enough_shared(question: Question, other: Question) -> float:
         return SAME_NAME
     quantity = number.quantity
     small = abs(quantity.value) < SMALL_NUMBER and not quantity.value % 1
+    if small and abs(quantity.value) >= TELLING_NUMBER and len(question.evidence) == len(other.evidence) > 1:
+        return 0  # two digits that the same numbers of several passages give
     return SAME_SMALL_NUMBER if small else SAME_NAME if quantity.is_year else 0
 
 

@@ -20,14 +20,27 @@ QUOTED = re.compile(r"[\"“「《][^\"”」》]{1,300}[\"”」》]")  # names
 POINTS = re.compile(r"\bper ?cent(?:age)? points?\b|百分点", re.IGNORECASE)  # a difference, not a change in percent
 MORE = "more|higher|larger|greater|bigger|longer|heavier|older|faster|wider|deeper|taller|dearer|better"
 LESS = "less|fewer|lower|smaller|shorter|lighter|newer|younger|slower|cheaper|narrower|worse"
+LATER = "later|stronger|warmer|hotter|thicker|busier|richer|louder|farther|further"  # more by their meaning
+EARLIER = "earlier|weaker|cooler|colder|thinner|shallower|poorer|quieter|nearer"
+REMOVAL = re.compile(  # of what went in, the part that did not come out
+    r"(?:去除|脱除|削减|降低|减排|减少|损耗)率|\b(?:removal|reduction|abatement) (?:rate|efficiency|percentage)\b"
+    r"|\bper ?cent\w*\b[^?]{0,80}\b(?:removed|removal)\b|\bremoval\b[^?]{0,80}\bper ?cent",
+    re.IGNORECASE,
+)
+AS_UNIT = re.compile(  # percent as the unit of an answer, whatever is done
+    r"\b(?:answer|give|state|express)\b[^.?;]{0,40}\b(?:in|as) (?:a )?(?:per ?cent\w*|%)(?! of)"
+    r"|\bin per ?cent\b(?! of\b)|以百分[数之比]\w{0,3}表示|[以用]%表示",
+    re.IGNORECASE,
+)
 CHANGE = (
     r"(?:\b(?:increas|decreas|chang|grow|fall|drop|declin|reduc|gain|shr[iau]nk)\w*|\b(?:grew|fell|rose|ris(?:es?|en|ing))\b"
     r"|增长|下降|提高|降低|减少|增加|上升|上涨|下跌|变化|降幅|增幅|同比)"
 )
 DIFFERENCE = (
-    r"\bdiffer\w*|\bminus\b|\bsubtract|\bgap\b|\bexceed|\b(?:far|furth|farth)(?:er|est)? from\b|\bclose(?:r|st)? to\b"
+    r"\bdiffer\w*|\bminus\b|\bnet of\b|\bafter deduct\w*"
+    r"|\bsubtract|\bgap\b|\bexceed|\b(?:far|furth|farth)(?:er|est)? from\b|\bclose(?:r|st)? to\b"
     r"|\bnear(?:er|est)? to\b|\bshort of\b|\bheadroom\b|\bmargin between\b|\brange\b|\bspread\b"
-    r"|相差|差额|差距|之差|差值|极差|距离?(?!离).{1,24}(?:还[有差]|差|空间)|离.{1,24}差|还差|缺口|扣除"
+    r"|相差|差额|差距|之差|差值|极差|距离?(?!离).{1,24}(?:还[有差]|差|空间)|离.{1,24}差|还差|缺口|扣除|减[去掉]|抵[减扣]"
 )
 NOT_A_LIMIT = r"(?! than (?:\d|(?:one|two|three|four|five|six|seven|eight|nine|ten|half|a quarter)\b))"
 SIZE = "(?:多(?!少)|(?<!多)少|[高低大小长短重轻快慢贵晚早])"
@@ -35,7 +48,8 @@ INTENTS = {
     "change": re.compile(
         rf"(?:per ?cent\w*|%|rate)(?:\W+\w+){{0,12}}?\W+{CHANGE}"
         rf"|{CHANGE}(?:\W+\w+){{0,12}}?\W+(?:per ?cent\w*|%)"
-        rf"|\b(?:by|how) (?:what|many|much) per ?cent\w*\b[^?]{{0,120}}?\b(?:{MORE}|{LESS}|exceed\w*)\b{NOT_A_LIMIT}"
+        rf"|\b(?:by|how) (?:what|many|much) per ?cent\w*\b[^?]{{0,120}}?"
+        rf"\b(?:{MORE}|{LESS}|{LATER}|{EARLIER}|exceed\w*)\b{NOT_A_LIMIT}"
         rf"|(?<!百分)比(?![例率重值分]).{{1,60}}(?:{SIZE}|增长?|降低?)了?(?:出|百分之)+"
         r"|增长率|增幅|降幅|同比|(?:增长|下降|提高|降低|减少|增加|上升|上涨|下跌)了?百分之",
         re.IGNORECASE,
@@ -58,9 +72,9 @@ INTENTS = {
         re.IGNORECASE,
     ),
     "sum": re.compile(
-        r"\b(?:together|combined|altogether|sum|in total|in all(?! (?:the|of|\w+ \w+s)\b)|add(?:ed|ing)?)\b"
+        r"\b(?:together|combined|altogether|sum|plus|in total|in all(?! (?:the|of|\w+ \w+s)\b)|add(?:ed|ing)?)\b"
         r"|\btotal\b[^?]{1,40} of [^?]{1,60}\band\b"
-        r"|合计|总共|一共|之和|总和|共计|共需|(?<!公)共[^，。？]{0,3}?(?:多少|几)|加起来",
+        r"|合计|加上|相加|总共|一共|之和|总和|共计|共需|(?<!公)共[^，。？]{0,3}?(?:多少|几)|加起来",
         re.IGNORECASE,
     ),
     "median": re.compile(r"\bmedian\b|中位数", re.IGNORECASE),
@@ -179,8 +193,12 @@ def intents(asked: str) -> list[str]:
     points = POINTS.search(asked) is not None
     if found & {"change", "ratio"} and not told and not points:
         found -= {"difference"}
+    bare = AS_UNIT.sub(" ", asked)
+    plain = "sum" in found and bare != asked and not INTENTS["share"].search(bare)
     if "sum" in found and found & {"share", "change", "ratio", "difference"}:
         found = found - {"sum"} | {"total"}  # more is done to the sum
+    if plain:
+        found |= {"sum"}
     if not found - {*WEAK} and re.search("百分之(?:几|多少)", asked):
         found |= {"share"}
     if points:
@@ -192,8 +210,10 @@ def intents(asked: str) -> list[str]:
 
 def direction(asked: str) -> int:
     """1 = a rise or more, -1 = a fall or less, 0 = both or neither is said."""
-    rises = bool(RISE.search(asked) or re.search(rf"\b(?:{MORE})\b|exceed|[高多大长重]出?百分", asked, re.IGNORECASE))
-    falls = bool(FALL.search(asked) or re.search(rf"\b(?:{LESS})\b|[低少小短轻]百分", asked, re.IGNORECASE))
+    more = rf"\b(?:{MORE}|{LATER})\b|exceed|[高多大长重晚贵厚深强]出?百分"
+    less = rf"\b(?:{LESS}|{EARLIER})\b|[低少小短轻早薄浅弱]百分"
+    rises = bool(RISE.search(asked) or re.search(more, asked, re.IGNORECASE))
+    falls = bool(FALL.search(asked) or re.search(less, asked, re.IGNORECASE))
     return rises - falls
 
 

@@ -145,3 +145,58 @@ def test_a_text_without_its_names_keeps_its_other_numbers() -> None:
         "17",
         "ships",
     ]
+
+
+TWICE = """
+===
+# Report
+
+A document about mortar.
+
+===
+# 3 Strength
+
+## Curing
+
+At a humidity of 95 percent.
+
+# 4 Shrinkage
+
+## Curing
+
+At a humidity of 55 percent.
+
+! Table 5: Shrinkage
+
+| M0 | 12
+
+===
+# 5 二期
+
+## （一）进展
+
+一。
+
+# 6 三期
+
+## （二）进展
+
+二。
+"""
+
+
+@pytest.mark.parametrize(
+    ("question", "anchor", "page", "told"),
+    [
+        ('What humidity was kept, according to the section "Curing"?', "Curing", 2, False),
+        ('What humidity was kept, according to "Curing" on page 2?', "Curing", 2, False),
+        ('What humidity was kept under "Curing" in chapter 4?', "4 Shrinkage; Curing", 2, True),
+        ('Under "Curing" of "4 Shrinkage", what humidity was kept?', "4 Shrinkage; Curing", 2, True),
+        ('What is said of M0 in Table 5 under "Curing"?', "Table 5; Curing", 2, True),
+        ("根据“（一）进展”，数量是多少？", "（一）进展", 3, True),
+    ],
+)
+def test_a_title_that_a_page_has_twice_needs_more_to_be_told(question: str, anchor: str, page: int, told: bool) -> None:
+    pages = read_pages(TWICE, "d")
+    found = anchor_problem(question, anchor, [page - 1], DocumentText(pages, sections_of(pages)))
+    assert (found == "") is told

@@ -454,3 +454,31 @@ def test_pages_are_compared_but_not_counted() -> None:
     rows = ["1 21 April 2016 88 First edition", "5 5 February 2024 156 Field data"]
     assert matches("How many pages more than edition 1 does edition 5 have?", "68", *rows) is True
     assert matches("How many pages does the list run over?", "68", *rows) is None
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "wrong", "quotes"),
+    [
+        ("By how many percent was the final set of B later than that of A?", "82.2", "45.1", ["A 118", "B 215"]),
+        ("B的终凝时间比A晚百分之几？", "82.2", "45.1", ["A 118", "B 215"]),
+        ("What was the removal rate from inlet to outlet, in percent?", "92.0", "8.0", ["inlet 345, outlet 27.6"]),
+        ("进水到出水的去除率是百分之几？", "92.0", "8.0", ["进水 345，出水 27.6"]),
+        ("核销减去收回，净额为多少百万元？", "838", "1214", ["核销1,026百万元，收回188百万元"]),
+        ("A加上B共多少？", "1214", "838", ["A为1,026", "B为188"]),
+        ("What is the cost net of the grant?", "838", "1214", ["cost 1,026", "grant 188"]),
+        ("Without the share of the gate, how many kilograms does M4 cause?", "86", "87", ["178 for M4, gate 92 each"]),
+        ("What is the sum of A, B and C? Answer in percent.", "87.0", "88.0", ["A 61.4", "B 18.7", "C 6.9"]),
+        ("累计支付合同价的百分之几？", "85", "50.5", ["10%作为预付款，到货支付50%，合格后支付25%"]),
+    ],
+)
+def test_bases_and_words_of_an_operation(question: str, answer: str, wrong: str, quotes: list[str]) -> None:
+    assert matches(question, answer, *quotes) is True
+    assert matches(question, wrong, *quotes) is False
+
+
+def test_a_rate_that_is_a_unit_of_the_quotes_divides_nothing() -> None:
+    question = "How many cubic metres per hour do the four pumps move?"
+    assert matches(question, "4200", "Flow (cubic metres per hour) 1,050", "four pumps work") is True
+    assert matches(question, "6300", "Flow (cubic metres per hour) 1,050", "four pumps work") is False
+    assert matches("工作泵总流量是每小时多少立方米？", "4200", "流量（立方米/小时） 1,050", "四用两备") is True
+    assert matches("工作泵总流量是每小时多少立方米？", "7350", "流量（立方米/小时） 1,050", "四用两备") is False

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpus.records import Cell, Table, TableRow
-from synth.cells import Grid, Row, cell_problem, grids
+from synth.cells import Grid, Row, cell_problem, grids, row_problem
 
 BOX = (72.0, 100.0, 540.0, 200.0)
 CARGO = page(
@@ -149,3 +149,28 @@ def test_a_cell_is_right_and_its_neighbour_is_not(a: int, b: int) -> None:
 def test_a_page_full_of_numbers_takes_no_more_than_its_lines() -> None:
     lines = "\n".join(f"{'1 ' * 400}x" for _ in range(50))
     assert grids(page(0, block(lines))) == []
+
+
+@pytest.mark.parametrize(
+    ("question", "quote", "wrong"),
+    [
+        ("By how much did Ro-ro cargo fall from 2021 to 2022?", "Containers 5,630 6,120", True),
+        ("By how much did Ro-ro cargo fall from 2021 to 2022?", "Ro-ro cargo 1,410 1,380", False),
+        ("What was handled besides Ro-ro cargo in 2022?", "Containers 5,630 6,120", False),
+        ("By how much did cargo grow from 2021 to 2022?", "Containers 5,630 6,120", False),
+        ("How many teachers per school are there in 东区?", "西区 35 1,820 周明", True),
+        ("西区每所学校有多少教师？", "东区 42 2,150 林芳", True),
+        ("西区以外的区每所学校有多少教师？", "东区 42 2,150 林芳", False),
+        ("周明任区长的西区每所学校有多少教师？", "西区 35 1,820 周明", False),
+        ("How deep is the berth North?", "In a good year 4,400 thousand tonnes of timber are handled.", False),
+    ],
+)
+def test_a_row_that_is_named_is_quoted(question: str, quote: str, wrong: bool) -> None:
+    assert bool(row_problem(question, "Table 1", [quote], TABLES)) is wrong
+
+
+def test_another_row_than_the_one_that_is_named_may_be_asked_for() -> None:
+    quotes = ("handled more Dry bulk and one other kind", "Ro-ro cargo 1,410 1,380")
+    question = "Dry bulk rose, and so did another cargo: how much of that cargo was handled in 2021?"
+    assert problem("1410", question, *quotes) == ""
+    assert problem("1410", "How much Dry bulk was handled in 2021?", *quotes[1:]) != ""

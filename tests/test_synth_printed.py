@@ -56,6 +56,16 @@ def test_a_direction_must_agree() -> None:
     assert not is_stated("By how many percentage points did the availability fall from 2022 to 2023?", "1.6")
 
 
+def test_what_falls_short_of_a_target_has_no_direction() -> None:
+    made = page(
+        0,
+        "Mix M30 missed the target of 50 MPa at 28 days by 3.1 MPa. Sand came late. At night it was 3.2 MPa in the tank.",
+    )
+    for answer, printed in (("3.1", True), ("3.2", False)):
+        question = "By how many MPa did mix M30 fall short of the target of 50 MPa?"
+        assert stated(quantities(answer)[0], question, ["M30 46.9"], PageText(made), []) is printed
+
+
 TEXTS = st.text(max_size=40) | st.sampled_from(["Availability 94.2 95.8", "rose by 1.6 percent", "增长"])
 
 

@@ -104,3 +104,7 @@ def test_any_text_is_read(text: str) -> None:
 )
 def test_units_and_scales_stand_for_powers_of_ten(text: str, found: dict[str, set[int]]) -> None:
     assert scales(folded(text)) == found
+
+
+def test_working_and_standby_machines_are_numbers() -> None:
+    assert [q.value for q in quantities("水泵四用两备，共用两台")] == [4, 2, 2]

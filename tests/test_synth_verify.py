@@ -185,6 +185,15 @@ def test_a_telling_number_of_one_passage_makes_a_duplicate(text: str, answer: st
     assert verdict("duplicate", other, first).passed is not same
 
 
+def test_two_digits_that_several_equal_quotes_give_make_a_duplicate() -> None:
+    quotes = ((0, "pay 245 pounds"), (1, "the quay 395 pounds"))
+    first = asked("How many days lay between the first payment and the last one?", "38", *quotes)
+    other = asked("How long after batch 1 was batch 5 made, counted in days?", "38", *quotes)
+    assert not verdict("duplicate", other, first).passed
+    assert verdict("duplicate", replace(other, answer="39"), first).passed
+    assert verdict("duplicate", replace(other, evidence=other.evidence[:1]), first).passed
+
+
 def test_a_small_number_or_a_name_of_one_passage_needs_words_in_common() -> None:
     boats, leads = (1, "5 boats are let for 5 months"), (1, "Noor Saleh leads")
     months = asked("In which months are boats let?", "5", boats)
