@@ -18,7 +18,7 @@ from statistics import median
 from synth.cells import PERCENT, UNIT_NOTE, Grid, is_quoted, quoted_rows
 from synth.comparisons import Recomputed, compared, in_time, move, moves
 from synth.counts import count_rows
-from synth.grounding import CJK, contains, tokens
+from synth.grounding import CJK, STOP_WORDS, contains, tokens
 from synth.labels import without_names
 from synth.operands import CODE, YEAR, Operand, in_columns, operands, with_headers
 from synth.quantities import Quantity, folded, in_unit, quantities, scales, units
@@ -264,10 +264,13 @@ def _without_labels(text: str, quotes: Sequence[str], tables: Sequence[Grid]) ->
     """A question without the names of quoted rows and of their columns: the total of "total assets" adds nothing up."""
     names = {n for g in tables for r in quoted_rows(g, quotes) for n in (r.label, *g.columns)}
     for name in sorted(names, key=len, reverse=True):
+        if UNIT_NOTE.search(folded(name)):
+            text = text.replace(folded(name), " ")
         bare = UNIT_NOTE.sub(" ", folded(name)).strip()
         words = tokens(bare)
         if len(words) > (MIN_CHINESE if re.search(f"[{CJK}]", bare) else 1):
-            text = re.sub(rf"(?<!\w){re.escape(bare)}(?!\w)" if bare.isascii() else re.escape(bare), " ", text)
+            told = rf"(?<!\w){re.escape(bare)}(?!\w)" if bare.isascii() else re.escape(bare)
+            text = re.sub(rf"{told}(?: ?\([^()]*\))?", " ", text)
     return text
 
 
@@ -440,6 +443,8 @@ def _a_year_each(row: Sequence[Operand]) -> list[tuple[Operand, ...]]:
 def _bases(asked: str, every: Sequence[Operand], plain: bool) -> tuple[frozenset[Decimal], bool]:
     """The values that the wording says a share or ratio is of, and whether it may be of a sum of them."""
     for phrase, part in base_phrases(asked):
+        if named := _of_named_row(phrase, every):
+            return frozenset(_value(o.number, plain) for o in named), False
         if given := _given(CODE.sub(" ", phrase)):
             return frozenset(_value(q, plain) for q in given), False
         scores = [(o.likeness(phrase), o) for o in every]
@@ -449,6 +454,17 @@ def _bases(asked: str, every: Sequence[Operand], plain: bool) -> tuple[frozenset
             found += [o for o in every if o not in found and not o.near.strip()]  # of a row with empty cells
             return frozenset(_value(o.number, plain) for o in found), len(found) > 1 or bool(TOTAL.search(phrase))
     return frozenset(), True
+
+
+def _of_named_row(phrase: str, every: Sequence[Operand]) -> list[Operand]:
+    """The numbers of the one row whose whole name begins a phrase; [] where none does, or that of all numbers."""
+    words = tokens(phrase)
+    while words and words[0] in STOP_WORDS:
+        words = words[1:]
+    rows = {o.far for o in every if o.header and o.far}
+    named = [r for r in rows if tokens(r) and words[: len(tokens(r))] == tokens(r)]
+    longest = max(named, key=len, default="")
+    return [o for o in every if o.header and o.far == longest] if longest and len(rows) > 1 else []
 
 
 def _value(q: Quantity, plain: bool) -> Decimal:

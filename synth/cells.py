@@ -311,23 +311,26 @@ def _without_years(header: str) -> str:
 def row_problem(question: str, anchor: str, quotes: Sequence[str], tables: Sequence[Grid]) -> str:
     """Why the quoted rows are others than the one that the question names; '' where they may be right.
 
-    Only the whole label of a row that no quote says, beside rows of the same table that the question says nothing of,
-    shows that a quote is taken from a wrong row.
+    Only the whole label of a row that no quote says, beside a quoted row of the same table that the question says
+    nothing of, shows that a quote is taken from a wrong row.
     """
     asked = Asked.of(question, anchor, [t.name for t in tables])
     if OTHER_ROW.search(asked.text):
         return ""
     taken = [(grid, quoted_rows(grid, quotes)) for grid in tables]
-    if any(asked.names(r.label) for _, rows in taken for r in rows):
-        return ""
     for grid, rows in taken:
         named = [r for r in grid.rows if asked.names(r.label) and not TOTAL_LABEL.search(r.label)]
         named = [r for r in named if not any(_within(r.label, o.label) for o in named)]
-        if not rows or not named or any(contains(q, r.label) for q in quotes for r in named):
-            continue
+        missing = [r for r in named if not any(contains(q, r.label) for q in quotes)]
         said = frozenset[str]().union(*(pairs(r.label) | words_of(r.label) for r in named))
-        if not any(asked.hints(r.label, said) or any(_names_cell(asked, r)) or _spoken_within(named, r) for r in rows):
-            return f'the quotes are of "{rows[0].label}", not of "{named[0].label}"'
+        strange = [
+            r
+            for r in rows
+            if not (asked.names(r.label) or asked.hints(r.label, said) or any(_names_cell(asked, r)))
+            and not _spoken_within(named, r)
+        ]
+        if missing and strange:
+            return f'a quote is of "{strange[0].label}", and none of "{missing[0].label}"'
     return ""
 
 

@@ -22,7 +22,7 @@ THAN = re.compile(
     re.IGNORECASE,
 )
 COMPARED = re.compile(
-    r"比(?![例率重值分])(?P<base>.{1,30}?)(?:(?P<more>[高大长重]|(?<!更)多(?!少))|[低少小短轻])(?!了?出?[几多])"
+    r"比(?![例率重值]|分(?![析公行店厂局支]))(?P<base>.{1,30}?)(?:(?P<more>[高大长重]|(?<!更)多(?!少))|[低少小短轻])(?!了?出?[几多])"
 )
 LIMIT = re.compile(r" ?[^\W\d]{0,6} ?(?!(?:19|20)\d\d(?!\d))[\d.]+")
 NOT_SO = re.compile(r"\b(?:not|no|neither|both|at least as)\b|n't\b|[不未没]|都|均", re.IGNORECASE)

@@ -38,7 +38,8 @@ CHANGE = (
 )
 DIFFERENCE = (
     r"\bdiffer\w*|\bminus\b|\bnet of\b|\bafter deduct\w*"
-    r"|\bsubtract|\bgap\b|\bexceed|\b(?:far|furth|farth)(?:er|est)? from\b|\bclose(?:r|st)? to\b"
+    r"|\bsubtract|\bhow far apart\b|\bhow far\b[^?]{1,80}\b(?:below|above|behind|ahead of)\b"
+    r"|\bgap\b|\bexceed|\b(?:far|furth|farth)(?:er|est)? from\b|\bclose(?:r|st)? to\b"
     r"|\bnear(?:er|est)? to\b|\bshort of\b|\bheadroom\b|\bmargin between\b|\brange\b|\bspread\b"
     r"|相差|差额|差距|之差|差值|极差|距离?(?!离).{1,24}(?:还[有差]|差|空间)|离.{1,24}差|还差|缺口|扣除|减[去掉]|抵[减扣]"
 )
@@ -50,7 +51,8 @@ INTENTS = {
         rf"|{CHANGE}(?:\W+\w+){{0,12}}?\W+(?:per ?cent\w*|%)"
         rf"|\b(?:by|how) (?:what|many|much) per ?cent\w*\b[^?]{{0,120}}?"
         rf"\b(?:{MORE}|{LESS}|{LATER}|{EARLIER}|exceed\w*)\b{NOT_A_LIMIT}"
-        rf"|(?<!百分)比(?![例率重值分]).{{1,60}}(?:{SIZE}|增长?|降低?)了?(?:出|百分之)+"
+        rf"|(?<!百分)比(?![例率重值]|分(?![析公行店厂局支])).{{1,60}}(?:{SIZE}|增长?|降低?)了?(?:出|百分之)+"
+        r"|(?:超出|超过|高出|多出|高于|低于|少于)[^,，。？]{1,24}百分之[几多]"
         r"|增长率|增幅|降幅|同比|(?:增长|下降|提高|降低|减少|增加|上升|上涨|下跌)了?百分之",
         re.IGNORECASE,
     ),
@@ -63,7 +65,7 @@ INTENTS = {
         r"|\b(?:surplus|deficit|left over)\b|收支(?:结余|差额)|结余多少"
         rf"|\bhow (?:much|many)\b[^?;]{{0,60}}? (?:{MORE}|{LESS}|above|below){NOT_A_LIMIT}\b"
         r"|\bhow (?:much|many)\b[^?;]{0,60}? (?!oth|rath|ev|nev|aft|und)\w{2,}er\b[^?]{0,80} than (?!\d)"
-        rf"|(?<!共){SIZE}(?:多少|几|出)|(?<!百分)比(?![例率重值分]).{{1,60}}{SIZE}|(?:增加|减少|增长|下降)了?多少",
+        rf"|(?<!共){SIZE}(?:多少|几|出)|(?<!百分)比(?![例率重值]|分(?![析公行店厂局支])).{{1,60}}{SIZE}|(?:增加|减少|增长|下降)了?多少",
         re.IGNORECASE,
     ),
     "rest": re.compile(
@@ -73,15 +75,15 @@ INTENTS = {
     ),
     "sum": re.compile(
         r"\b(?:together|combined|altogether|sum|plus|in total|in all(?! (?:the|of|\w+ \w+s)\b)|add(?:ed|ing)?)\b"
-        r"|\btotal\b[^?]{1,40} of [^?]{1,60}\band\b"
-        r"|合计|加上|相加|总共|一共|之和|总和|共计|共需|(?<!公)共[^，。？]{0,3}?(?:多少|几)|加起来",
+        r"|\btotal\b[^?]{0,40} of [^?]{1,60}\band\b"
+        r"|合计|加上|相加|加在一起|加总|总共|一共|之和|总和|共计|共需|(?<!公)共[^，。？]{0,3}?(?:多少|几)|加起来",
         re.IGNORECASE,
     ),
     "median": re.compile(r"\bmedian\b|中位数", re.IGNORECASE),
     "mean": re.compile(r"\b(?:averages?|mean)\b|平均", re.IGNORECASE),
     "ratio": re.compile(
         r"\bratio\b|\b(?:what|which) factor\b|\bfactor by which\b|\bhow many[- ]?fold\b"
-        r"|\btimes\b|\bdivided\b|倍|之比|比率|比[是为]?约?[是为]?(?:多少|几)",
+        r"|\btimes\b|\bdivided\b|倍|几分之几|之比|比率|比[是为]?约?[是为]?(?:多少|几)",
         re.IGNORECASE,
     ),
     "product": re.compile(
@@ -126,7 +128,10 @@ BEST = re.compile(
     r"\b(?!forest|interest|west|rest|test|request)\w{2,}est\b|\bmost\b|\btop\b|\b(?:max|min)imum\b|最|第[二三][多高大少低小长短]",
     re.IGNORECASE,
 )
-RANK = re.compile(r"(?P<second>\bsecond\b|\b2nd\b|第[二2])|\bthird\b|\b3rd\b|第[三3]", re.IGNORECASE)
+RANK = re.compile(
+    r"(?P<second>\bsecond\b|\b2nd\b|第[二2](?![包期季章节批部类级组区层轮次标段]))|\bthird\b|\b3rd\b|第[三3](?![包期季章节批部类级组区层轮次标段])",
+    re.IGNORECASE,
+)
 RISE = re.compile(
     r"\b(?:increas|grow|gain)\w*|\b(?:grew|rose|ris(?:es?|en|ing)|went up)\b"
     rf"|\b(?:bec[oa]me|get|got|grew) (?:{MORE})\b|增长|增加|上升|上涨|提高|增幅",
@@ -177,6 +182,8 @@ BASES = tuple(
         r"(?P<part>[^，,。？]{0,20})占(?!比)(?P<base>.{1,24}?)的?(?:百分|比例|比重|份额|几成|多少|几分)",
         r"(?P<base>[^，,。？\s]{1,20}?)[中里](?P<part>[^，,。？]{1,20}?)(?:的|所)?(?:占|比例|比重)",
         r"(?P<part>[^，,。？]{0,24}?)大?约?[是为](?P<base>[^，,。？]{1,24}?)的?(?:多少|几|约)?[^，,。？]{0,2}倍",
+        r"(?P<part>[^，,。？]{0,24}?)大?约?[是为占](?P<base>[^，,。？]{1,24}?)的?几分之几",
+        rf"\bfactor\b[^?]{{0,80}}? than (?P<base>.{{1,60}}?){ENDS}",
         r"(?P<part>[^，,。？\s]{1,16})[与和](?P<base>[^，,。？\s]{1,16}?)的?(?:之比|比值|比率)",
         r"(?P<part>[^，,。？]{1,24}?)(?:完成|[是为]|相当于)了?(?P<base>[^，,。？]{1,24}?)的(?:百分之|%|比例)",
         r"\b(?:divided by|relative to|in relation to) (?P<base>[^?,;()]{1,60})",
@@ -211,7 +218,8 @@ def intents(asked: str) -> list[str]:
 def direction(asked: str) -> int:
     """1 = a rise or more, -1 = a fall or less, 0 = both or neither is said."""
     more = rf"\b(?:{MORE}|{LATER})\b|exceed|[高多大长重晚贵厚深强]出?百分"
-    less = rf"\b(?:{LESS}|{EARLIER})\b|[低少小短轻早薄浅弱]百分"
+    more += "|(?:超出|超过|[高多]出|高于)[^,，。？]{1,24}百分"
+    less = rf"\b(?:{LESS}|{EARLIER})\b|[低少小短轻早薄浅弱]百分|[低少]于[^,，。？]{{1,24}}百分"
     rises = bool(RISE.search(asked) or re.search(more, asked, re.IGNORECASE))
     falls = bool(FALL.search(asked) or re.search(less, asked, re.IGNORECASE))
     return rises - falls

@@ -482,3 +482,38 @@ def test_a_rate_that_is_a_unit_of_the_quotes_divides_nothing() -> None:
     assert matches(question, "6300", "Flow (cubic metres per hour) 1,050", "four pumps work") is False
     assert matches("工作泵总流量是每小时多少立方米？", "4200", "流量（立方米/小时） 1,050", "四用两备") is True
     assert matches("工作泵总流量是每小时多少立方米？", "7350", "流量（立方米/小时） 1,050", "四用两备") is False
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "wrong", "quotes"),
+    [
+        ("How far is Water below Heat in 2023?", "219.7", "712.7", [HEAT, WATER]),
+        ("What is the total of Heat and Water in 2023?", "712.7", "219.7", [HEAT, WATER]),
+        ("2023年供热和供水加在一起是多少？", "712.7", "356.35", [HEAT, WATER]),
+        ("2023年Heat超出Water百分之几？", "89.1", "47.1", [HEAT, WATER]),
+        ("2023年分析仪A比分析仪B高百分之几？", "89.1", "47.1", ["分析仪A 466.2", "分析仪B 246.5"]),
+    ],
+)
+def test_more_words_of_sums_and_differences(question: str, answer: str, wrong: str, quotes: list[str]) -> None:
+    assert matches(question, answer, *quotes) is True
+    assert matches(question, wrong, *quotes) is False
+
+
+AGES = "Age\tMen 2023\tWomen 2023\n50 to 64\t19.3\t13.4\n65 to 74\t40.2\t27.5\n5\t156\t140"
+YOUNG, OLD = "50 to 64 19.3 13.4", "65 to 74 40.2 27.5"
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "wrong"),
+    [
+        ("How many times as large as 50 to 64 is 65 to 74 under Women 2023?", "2.05", "0.49"),
+        ("What percentage of 65 to 74 is 50 to 64 under Women 2023?", "48.7", "205.2"),
+        ("By what factor is 65 to 74 larger than 50 to 64 under Women 2023?", "2.05", "0.49"),
+        ("Women 2023中50 to 64占65 to 74的百分之几？", "48.7", "51.3"),
+        ("Women 2023中50 to 64是65 to 74的几分之几？", "0.49", "2.05"),
+    ],
+)
+def test_the_numbers_of_a_row_s_name_are_no_base(question: str, answer: str, wrong: str) -> None:
+    tables = grids(page(0, block("Table 2", "caption"), block(AGES, "table")))
+    found = [recompute(question, a, "Float", [YOUNG, OLD], [AGES], tables).matches for a in (answer, wrong)]
+    assert found == [True, False]

@@ -169,6 +169,14 @@ def test_a_row_that_is_named_is_quoted(question: str, quote: str, wrong: bool) -
     assert bool(row_problem(question, "Table 1", [quote], TABLES)) is wrong
 
 
+def test_each_row_that_is_named_is_quoted() -> None:
+    question = "By how much did Ro-ro cargo exceed Dry bulk in 2021?"
+    right = ["Ro-ro cargo 1,410 1,380", "Dry bulk 2,250 2,900"]
+    assert row_problem(question, "Table 1", right, TABLES) == ""
+    assert row_problem(question, "Table 1", [right[0], "Containers 5,630 6,120"], TABLES) != ""
+    assert row_problem(question, "Table 1", right[:1], TABLES) == ""
+
+
 def test_another_row_than_the_one_that_is_named_may_be_asked_for() -> None:
     quotes = ("handled more Dry bulk and one other kind", "Ro-ro cargo 1,410 1,380")
     question = "Dry bulk rose, and so did another cargo: how much of that cargo was handled in 2021?"
