@@ -59,12 +59,7 @@ def test_a_direction_must_agree() -> None:
 def test_what_falls_short_of_a_target_has_no_direction() -> None:
     made = page(
         0,
-<<<<<<< HEAD
-        "Mix M30 missed the target of 50 MPa at 28 days by 3.1 MPa. Sand came late. "
-        "At night it was 3.2 MPa in the tank.",
-=======
         "M30 missed the target of 50 MPa at 28 days by 3.1 MPa. Sand came late. At night it was 3.2 MPa in the tank.",
->>>>>>> 3f3edd7ad4cd6bcedb6d1d4caffdf20b0288c5ee
     )
     for answer, printed in (("3.1", True), ("3.2", False)):
         question = "By how many MPa did M30 fall short of the target of 50 MPa?"
