@@ -16,6 +16,7 @@ from decimal import Decimal
 from statistics import median
 
 from synth.cells import PERCENT, UNIT_NOTE, Grid, is_quoted, quoted_rows
+from synth.clauses import coded, codes_of
 from synth.comparisons import Recomputed, compared, in_time, move, moves
 from synth.counts import count_rows
 from synth.grounding import CJK, STOP_WORDS, contains, tokens
@@ -73,6 +74,7 @@ RATE_UNIT = re.compile(
     re.IGNORECASE,
 )
 PERCENT_WORD = re.compile(r"\b(?:per ?cent\w*|proportion|fraction|ratio)\b|%|百分|比例|比重|占比", re.IGNORECASE)
+ALL_OF_THEM = re.compile(r"\b(?:all|total|average|mean|every|to M?\d)\b|总|平均|各|[至到]第", re.IGNORECASE)
 FEW_ROWS = 3
 MAX_LIMIT = 10  # times the largest number of a column; a larger limit is in another unit
 SMALL = Decimal("1e-9")
@@ -133,6 +135,7 @@ def recompute(
     asked = HOW_TO_WRITE.sub(" ", without_names(folded(question)))
     spans = SPAN.search(asked) is not None
     rows = [with_headers(operands(q, tables, with_years=spans), q, texts) for q in quotes]
+    rows = [_of_codes(r, q, asked) for r, q in zip(rows, quotes, strict=True)]
     if sum(map(len, rows)) > MAX_OPERANDS:
         return Recomputed(None, f"the quotes hold more than {MAX_OPERANDS} numbers")
     if PAGE_COUNT.search(asked):
@@ -183,6 +186,16 @@ def recompute(
         scaled = _calculated(asked, wanted[0], replace(meant, powers=(0,)), others, changed)
         return scaled if scaled.matches or not found else found
     return found or Recomputed(None, "units that cannot be compared")
+
+
+def _of_codes(row: Sequence[Operand], quote: str, asked: str) -> list[Operand]:
+    """Of a list of coded numbers ("148 euros for M0, 143 for M20") those of the codes that the question names."""
+    listed = {} if any(o.header for o in row) or ALL_OF_THEM.search(asked) else coded(quote)
+    wanted = codes_of(QUOTED.sub(" ", asked))
+    if len(wanted) < 2 or not wanted <= {*listed}:
+        return list(row)
+    values = {listed[code].value for code in wanted}
+    return [o for o in row if o.number.value in values]
 
 
 def _in_asked_unit(rows: Sequence[Sequence[Operand]], asked: str) -> list[list[Operand]]:
@@ -310,13 +323,13 @@ def _meant(
     strong = [i for i in found if i not in WEAK]
     kinds = list(strong or found)
     few = sum(map(len, rows)) <= FEW_OPERANDS
-    rate = bool(_given(asked)) or any(RATE.search(q) for q in quotes)  # "8 euros each"
+    rate = bool(_given(QUOTED.sub(" ", asked))) or any(RATE.search(q) for q in quotes)  # "8 euros each"
     if "per" in found and "per" not in kinds and set(strong) <= {"mean"}:
         kinds.append("per")
     if strong == ["mean"] and "per" not in kinds and sum(map(len, rows)) == 2:
         kinds.append("per")  # of a total and a number
     if strong == ["share"] and all(percents):
-        kinds += ["sum", "difference"]  # of percentages
+        kinds += ["sum"] if "total" in found else ["sum", "difference"]  # of percentages
     if strong == ["sum"] and rate:
         kinds = ["product"] if [len(r) for r in rows] == [2] else [*kinds, "product"]
     unknown = not strong and few and (rate or "per" not in found) and ("count" not in found or wanted.value > COUNTABLE)
@@ -420,7 +433,7 @@ def _numbers(asked: str, rows: Sequence[Sequence[Operand]], changed: bool, plain
     bases, totals = _bases(asked, every, plain)
     return Numbers(
         rows=tuple(tuple(_value(o.number, plain) for o in r) for r in ordered),
-        extra=tuple(_value(q, plain) for q in _given(asked)),
+        extra=tuple(_value(q, plain) for q in _given(QUOTED.sub(" ", asked))),
         bases=bases,
         totals=totals,
         percents=frozenset(_value(o.number, plain) for o in every if o.number.unit == "%" or PERCENT.search(o.header)),
@@ -446,6 +459,10 @@ def _bases(asked: str, every: Sequence[Operand], plain: bool) -> tuple[frozenset
         if named := _of_named_row(phrase, every):
             return frozenset(_value(o.number, plain) for o in named), False
         if given := _given(CODE.sub(" ", phrase)):
+            numbers = {w for w in tokens(YEAR.sub(" ", phrase)) if w[0].isdecimal()}
+            headed = [o for o in every if numbers & {*tokens(UNIT_NOTE.sub(" ", o.header))}]
+            if 0 < len(headed) < len(every):  # its 90-day strength
+                return frozenset(_value(o.number, plain) for o in headed), False
             return frozenset(_value(q, plain) for q in given), False
         scores = [(o.likeness(phrase), o) for o in every]
         best = max((s for s, o in scores if s >= o.likeness(part)), default=0)

@@ -156,9 +156,20 @@ def _coded_otherwise(answer: Quantity, asked: str, quote: str) -> str:
 
     Codes and numbers of one unit must take turns: "4.9 percent in M0 and 4.6 percent in M10".
     """
-    wanted = {_code(m) for m in CODED.finditer(asked)}
-    if len(wanted) != 1:
+    wanted, listed = codes_of(asked), coded(quote)
+    if len(wanted) != 1 or not wanted < {*listed}:
         return ""
+    own = [code for code, q in listed.items() if _same(q, answer)]
+    return own[0] if own and not wanted & {*own} else ""
+
+
+def codes_of(text: str) -> set[str]:
+    """The codes that a text names."""
+    return {_code(m) for m in CODED.finditer(text)}
+
+
+def coded(quote: str) -> dict[str, Quantity]:
+    """The numbers of the first sentence that lists them by code; {} where none does, or where that is unclear."""
     for sentence in SENTENCE_END.split(folded(quote)):
         codes = list(CODED.finditer(sentence))
         known = [_code(m) for m in codes]
@@ -169,15 +180,11 @@ def _coded_otherwise(answer: Quantity, asked: str, quote: str) -> str:
         ]
         if len(numbers) != len(codes) or len(codes) < MIN_WORDS or len({*known}) < len(known):
             continue
-        if len({q.unit for q in numbers} - {""}) > 1 or not wanted < {*known}:
-            continue
         order = sorted([(m.start(), 0) for m in codes] + [(q.start, 1) for q in numbers])
-        if any(a[1] == b[1] for a, b in itertools.pairwise(order)):
-            continue
-        own = [code for code, q in zip(known, numbers, strict=True) if _same(q, answer)]
-        if own and not wanted & {*own}:
-            return own[0]
-    return ""
+        alternate = all(a[1] != b[1] for a, b in itertools.pairwise(order))
+        if alternate and len({q.unit for q in numbers} - {""}) < MIN_WORDS:
+            return dict(zip(known, numbers, strict=True))
+    return {}
 
 
 def _code(m: re.Match[str]) -> str:

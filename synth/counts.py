@@ -10,9 +10,10 @@ import re
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 
-from synth.cells import TOTAL_LABEL, UNIT_NOTE, Grid, Row, is_quoted
+from synth.cells import TOTAL_LABEL, UNIT_NOTE, YEARS, Grid, Row, is_quoted
 from synth.grounding import CJK
 from synth.quantities import folded, quantities
+from synth.stems import pairs, words_of
 from synth.wording import COUNTED_ROWS, FALL, LESS, MORE, RISE, THRESHOLD
 
 THAN = re.compile(
@@ -57,8 +58,11 @@ def _test(asked: str, grid: Grid) -> Callable[[Row], bool | None] | None:
             return None if a is None or b is None else sign * (a - b) > 0
 
         return beyond
-    columns = [i for i, c in enumerate(grid.columns) if CHANGES.search(folded(c))]
-    if len(columns) != 1 or not CHANGED.search(asked) or RISE.search(asked) or FALL.search(asked):
+    if THAN.search(asked) or THRESHOLD.search(asked) or RISE.search(asked) or FALL.search(asked):
+        return None
+    columns = [i for i, c in enumerate(grid.columns) if CHANGES.search(folded(c)) and CHANGED.search(asked)]
+    columns = columns or _with_zeros(asked, grid)
+    if len(columns) != 1 or NOT_SO.search(asked):
         return None
 
     def moved(row: Row) -> bool | None:
@@ -66,6 +70,16 @@ def _test(asked: str, grid: Grid) -> Callable[[Row], bool | None] | None:
         return None if value is None else value != 0
 
     return moved
+
+
+def _with_zeros(asked: str, grid: Grid) -> list[int]:
+    """The columns that hold zeros in some rows, and whose header shares words with the question."""
+    found = []
+    for i, header in enumerate(grid.columns):
+        values = [_value(grid, r, i) for r in grid.rows if not TOTAL_LABEL.search(r.label)]
+        if 0 in values and any(values) and None not in values and pairs(folded(header)) & pairs(asked):
+            found.append(i)
+    return found
 
 
 def _compared_columns(asked: str, grid: Grid) -> tuple[int, int, int] | None:
@@ -90,6 +104,14 @@ def _places(asked: str, grid: Grid) -> list[tuple[int, int]]:
     text = asked.casefold()
     found: list[tuple[int, int]] = []
     names = [UNIT_NOTE.sub(" ", folded(c)).strip().casefold() for c in grid.columns]
+    words = words_of(asked)
+    for i, name in enumerate(names):  # "calls in 2023" is the column "Calls 2023"
+        year = YEARS.search(name)
+        rest = words_of(YEARS.sub(" ", name))
+        if name not in text and year and rest and rest <= words and text.count(year[0]) == 1:
+            names[i] = year[0]
+    if len({*names}) < len(names):
+        return []
     for i, name in sorted(enumerate(names), key=lambda item: -len(item[1])):
         chinese = re.search(f"[{CJK}]", name) is not None
         m = re.search(re.escape(name) if chinese else rf"(?<!\w){re.escape(name)}(?!\w)", text) if name else None

@@ -517,3 +517,30 @@ def test_the_numbers_of_a_row_s_name_are_no_base(question: str, answer: str, wro
     tables = grids(page(0, block("Table 2", "caption"), block(AGES, "table")))
     found = [recompute(question, a, "Float", [YOUNG, OLD], [AGES], tables).matches for a in (answer, wrong)]
     assert found == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "wrong", "quote"),
+    [
+        (
+            "By how many percent was M40 lower than M0?",
+            "9.2",
+            "4.8",
+            "196 kilograms for M0, 187 for M20 and 178 for M40",
+        ),
+        ("第三包的交货期比第四包长多少天？", "90", "30", "第一包150天，第二包120天，第三包180天，第四包90天"),
+        ("第二包和第三包共需多少万元？", "27", "33", "第一包18万元，第二包12万元，第三包15万元，第四包6万元"),
+        ("按“7.1 处罚”，两家共被罚款多少万元？", "85", "35", "甲行被罚款60万元，乙行被罚款25万元"),
+    ],
+)
+def test_the_numbers_of_the_codes_that_are_named_are_taken(question: str, answer: str, wrong: str, quote: str) -> None:
+    assert matches(question, answer, quote) is True
+    assert matches(question, wrong, quote) is False
+
+
+def test_the_base_of_a_share_may_be_a_column_with_a_number_in_its_name() -> None:
+    text = "Mix\t1 day\t7 days\t90 days\nM20\t14.2\t37.8\t61.7\nM30\t10.5\t31.6\t55.3"
+    tables = grids(page(0, block("Table 4", "caption"), block(text, "table")))
+    question = "What percentage of its 90-day strength had M20 reached after 7 days?"
+    found = [recompute(question, a, "Float", ["M20 14.2 37.8 61.7"], [text], tables).matches for a in ("61.3", "163.2")]
+    assert found == [True, False]

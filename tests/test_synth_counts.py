@@ -56,6 +56,16 @@ def test_english_rows_are_counted(question: str, counts: set[int] | None) -> Non
     assert count_rows(question, ["Oak 7 30 33", "Ash 6 28 29"], [MILLS]) == counts
 
 
+def test_columns_with_years_and_columns_with_zeros() -> None:
+    rows = (Row("Tankers", ("486", "467", "0")), Row("Ferries", ("402", "438", "12")), Row("Other", ("74", "70", "5")))
+    grid = Grid("Table 3", ("Calls 2022", "Calls 2023", "Pledged shares"), rows)
+    quotes = ["Tankers 486 467 0", "Ferries 402 438 12", "Other 74 70 5"]
+    assert count_rows("How many types made fewer calls in 2023 than in 2022?", quotes, [grid]) == {2}
+    assert count_rows("How many owners have pledged shares?", quotes, [grid]) == {2}
+    assert count_rows("How many owners have pledged no shares?", quotes, [grid]) is None
+    assert count_rows("How many owners are there?", quotes, [grid]) is None
+
+
 def test_what_is_no_row_of_the_table_says_nothing() -> None:
     question = "How many mills made less in 2022 than in 2021?"
     assert count_rows(question, ["Oak 7 30 33"], [MILLS]) is None
