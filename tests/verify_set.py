@@ -5,9 +5,9 @@ heading of level 1, `##` of level 2, `!` a caption, `|` a row of a table, whose 
 `questions.jsonl` holds questions with their kind: right, or what is wrong with them. Every other question of a kind
 about the first six documents was held out while the checks were tuned on the rest; those about the other six were
 counted when they were new, then tuned on as well.
-`blind*.jsonl` came later, one after the other, all but the second by authors who had not seen the checks. What the first
-four lost when they were new (docs/design/0012) has been read since. Of the fifth nothing has been read but the counts: 77
-of 80 right questions kept, 72 of 80 wrong ones stopped.
+`blind*.jsonl` came later, one after the other, all but the second by authors who had not seen the checks. What the
+first four lost when they were new (docs/design/0012) has been read since. Of the fifth nothing has been read but the
+counts: 77 of 80 right questions kept, 72 of 80 wrong ones stopped.
 `examples.jsonl` are right questions about examples/documents, which the benchmark judges on pages that a build parsed.
 """
 
